@@ -1,0 +1,1 @@
+"""A feature store on the lakehouse."""

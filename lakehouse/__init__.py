@@ -1,0 +1,1 @@
+"""Lakehouse storage: byte-exact landing, a catalog of snapshots, promotion by SQL."""
