@@ -1,0 +1,529 @@
+"""The snapshot log: one integer for the state of everything.
+
+An entry maps every table to a Delta version and carries all state that must roll back with the data. Entries are
+immutable files, created by put-if-absent: whoever creates entry n+1 has published, and nobody else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import msgspec
+
+from lakehouse import delta
+from lakehouse.delta import DataFile, TableSchema
+from lakehouse.entries import (
+    FORMAT,
+    Entry,
+    ModelEntry,
+    SourceEntry,
+    TableEntry,
+    entry_path,
+    refuse_newer_writer,
+    sealed,
+    unsealed,
+)
+from lakehouse.errors import (
+    CatalogDamagedError,
+    ConflictError,
+    ProjectError,
+    RequestError,
+    UnknownSnapshotError,
+    UnknownTableError,
+    near,
+)
+from lakehouse.storage import Storage
+from lakehouse.types import AsOf, Clock, TableName, new_ulid, parse_instant, utc_now, utc_text
+
+__all__ = ["Catalog", "Change", "Snapshot", "TableChange"]
+
+_MARK = "_catalog/lake.json"
+_ATTEMPTS = 20
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    format: int
+    name: str
+    snapshot: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """What a publish does to one table.
+
+    Parameters
+    ----------
+    schema
+        The table's schema afterwards.
+    add
+        New files, already written.
+    remove
+        Paths of mapped files that go; None removes all (the added files are the whole content).
+    supersede_foreign
+        Undo commits of others beyond the mapped version.
+    """
+
+    schema: TableSchema
+    add: tuple[DataFile, ...] = ()
+    remove: frozenset[str] | None = frozenset()
+    supersede_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One publish: tables, sources and models that get a new state at the same moment.
+
+    Parameters
+    ----------
+    kind
+        ``land``, ``promote``, ``rollback``.
+    summary
+        One line for people.
+    info
+        Further commit info for the Delta logs.
+    """
+
+    kind: str
+    summary: str
+    execution: str | None = None
+    tables: Mapping[TableName, TableChange] = field(default_factory=dict)
+    sources: Mapping[str, SourceEntry] = field(default_factory=dict)
+    models: Mapping[str, ModelEntry | None] = field(default_factory=dict)
+    info: Mapping[str, str] = field(default_factory=dict)
+
+
+class Snapshot:
+    """One state of the whole lake, read lazily. Immutable."""
+
+    def __init__(self, catalog: Catalog, entry: Entry) -> None:
+        self.catalog = catalog
+        self.entry = entry
+        self._files: dict[TableName, tuple[DataFile, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.number})"
+
+    @property
+    def number(self) -> int:
+        """The snapshot's integer."""
+        return self.entry.snapshot
+
+    @property
+    def storage(self) -> Storage:
+        """Where the lake is."""
+        return self.catalog.storage
+
+    @cached_property
+    def tables(self) -> tuple[TableName, ...]:
+        """The tables stored at this snapshot, by name."""
+        return tuple(sorted(TableName.parse(name) for name in self.entry.tables))
+
+    def table(self, name: TableName) -> TableEntry:
+        """Return a stored table's entry.
+
+        Raises
+        ------
+        UnknownTableError
+            If the table is not stored at this snapshot.
+        """
+        try:
+            return self.entry.tables[str(name)]
+        except KeyError:
+            raise UnknownTableError(
+                f"there is no table {name} at snapshot {self.number}",
+                hint=near(str(name), self.entry.tables, what="tables"),
+            ) from None
+
+    def schema(self, name: TableName) -> TableSchema:
+        """Return a stored table's schema at this snapshot."""
+        return msgspec.json.decode(self.catalog.object(self.table(name).schema), type=TableSchema)
+
+    def files(self, name: TableName) -> tuple[DataFile, ...]:
+        """Return a stored table's files at this snapshot, by path."""
+        if name not in self._files:
+            entry = self.table(name)
+            files = tuple(delta.files_at(self.storage, entry.path, entry.version))
+            if _files_sha256(files) != entry.files_sha256:
+                raise CatalogDamagedError(
+                    f"the table's log at Delta version {entry.version} names other files than were published",
+                    where=f"{name} at snapshot {self.number}",
+                    hint="Its Delta log was changed or cut. Restore it from a copy, or read an earlier snapshot.",
+                )
+            self._files[name] = files
+        return self._files[name]
+
+
+class Catalog:
+    """The snapshot log of one lake.
+
+    Parameters
+    ----------
+    storage
+        The lake's root.
+    clock
+        Returns the present instant; tests pass their own.
+    failpoint
+        Called with the name of each point between two durable steps of a publish; tests stop the process there.
+    """
+
+    def __init__(
+        self, storage: Storage, *, clock: Clock = utc_now, failpoint: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.storage = storage
+        self.clock = clock
+        self._failpoint = failpoint
+
+    # -- the lake as a whole ------------------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lake here."""
+        return self.storage.exists(_MARK)
+
+    def create(self, *, purpose: str = "lake") -> None:
+        """Make an empty lake here, unless there is one; its snapshot 0 has no tables."""
+        mark = {"format": FORMAT, "id": new_ulid(self.clock()), "purpose": purpose}
+        self.storage.put_if_absent(_MARK, msgspec.json.encode(mark))
+        empty = Entry(
+            FORMAT, FORMAT, FORMAT, 0, None, None, utc_text(self.clock()), "create", None, "empty lake", {}, {}, {}
+        )
+        self.storage.put_if_absent(entry_path(0), sealed(empty))
+
+    @property
+    def purpose(self) -> str | None:
+        """What the lake was made for (``demo`` for the demo's), or None if there is none."""
+        try:
+            return str(msgspec.json.decode(self.storage.read(_MARK)).get("purpose"))
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    def put_object(self, data: bytes) -> str:
+        """Store content under its SHA-256, and return that."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.storage.put_if_absent(f"_catalog/objects/{sha256}", data)
+        return sha256
+
+    def object(self, sha256: str) -> bytes:
+        """Return content by its SHA-256, checked."""
+        place = f"_catalog/objects/{sha256}"
+        try:
+            data = self.storage.read(place)
+        except FileNotFoundError:
+            raise CatalogDamagedError("an object of the catalog is missing", where=place) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise CatalogDamagedError("an object of the catalog is damaged: its content has another hash", where=place)
+        return data
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all snapshots, ascending."""
+        names = self.storage.list("_catalog/log")
+        return sorted(int(stem) for stem in (name.removesuffix(".json") for name in names) if stem.isdecimal())
+
+    def latest(self) -> Snapshot:
+        """Return the newest snapshot.
+
+        Raises
+        ------
+        ProjectError
+            If there is no lake here.
+        CatalogDamagedError
+            If the newest entry is damaged: never a silent step back to an older one.
+        """
+        numbers = self.numbers()
+        if not numbers:
+            raise ProjectError(
+                "there is no lake here yet",
+                where=self.storage.uri,
+                hint="Land something first: penstock land SOURCE FILES…",
+            )
+        try:
+            return self.snapshot(numbers[-1])
+        except CatalogDamagedError as error:
+            good = next((n for n in reversed(numbers[:-1]) if self._readable(n)), None)
+            hint = (
+                f"The newest good snapshot is {good}; read it with --as-of {good}. "
+                "Restore the file from a copy to go on writing."
+                if good is not None
+                else "No snapshot can be read. Restore the catalog from a copy."
+            )
+            raise CatalogDamagedError(error.what, where=error.where, hint=hint) from error
+
+    def snapshot(self, number: int) -> Snapshot:
+        """Return the snapshot of that number."""
+        place = entry_path(number)
+        try:
+            data = self.storage.read(place)
+        except FileNotFoundError:
+            numbers = self.numbers()
+            known = f"Snapshots: {numbers[0]} to {numbers[-1]}." if numbers else "There are no snapshots yet."
+            raise UnknownSnapshotError(f"there is no snapshot {number}", hint=known) from None
+        return Snapshot(self, unsealed(data, number, place))
+
+    def resolve(self, as_of: AsOf) -> Snapshot:
+        """Return the snapshot that an as-of names: a number, a tag, an instant, or None for the newest.
+
+        An instant names the greatest snapshot published at or before it.
+
+        Raises
+        ------
+        UnknownSnapshotError
+            If there is no such snapshot or tag, or the instant lies before the first snapshot or in the future.
+        RequestError
+            If a datetime has no zone.
+        """
+        if as_of is None:
+            return self.latest()
+        if isinstance(as_of, dt.datetime):
+            if as_of.tzinfo is None:
+                raise RequestError(
+                    f"as of {as_of}: a time without a zone", hint="Give it one, e.g. tzinfo=datetime.UTC."
+                )
+            return self._at(as_of)
+        text = str(as_of).strip()
+        if text.isdecimal():
+            return self.snapshot(int(text))
+        tags = self.tags()
+        if text in tags:
+            return self.snapshot(tags[text])
+        if text[:1].isdigit():
+            return self._at(parse_instant(text))
+        raise UnknownSnapshotError(f"there is no tag {text!r}", hint=near(text, tags, what="tags"))
+
+    def _at(self, instant: dt.datetime) -> Snapshot:
+        if instant > self.clock():
+            raise UnknownSnapshotError(f"{utc_text(instant)} lies in the future")
+        for number in reversed(self.numbers()):
+            snapshot = self.snapshot(number)
+            if snapshot.entry.instant <= instant:
+                return snapshot
+            first = snapshot
+        raise UnknownSnapshotError(
+            f"{utc_text(instant)} lies before the first snapshot", hint=f"The lake begins at {first.entry.at}."
+        )
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all entries, newest first."""
+        for number in reversed(self.numbers()):
+            yield self.snapshot(number).entry
+
+    def _readable(self, number: int) -> bool:
+        try:
+            self.snapshot(number)
+        except (CatalogDamagedError, UnknownSnapshotError):
+            return False
+        return True
+
+    # -- tags ---------------------------------------------------------------------------------------------------
+
+    def tags(self) -> dict[str, int]:
+        """Return the snapshot number of every tag."""
+        names = [name.removesuffix(".json") for name in self.storage.list("_catalog/refs")]
+        return {name: self._tag(name).snapshot for name in names}
+
+    def tag(self, name: str, number: int) -> None:
+        """Name a snapshot for ever.
+
+        Raises
+        ------
+        RequestError
+            If the name looks like a number or a time, or names another snapshot already.
+        """
+        if not name.isascii() or not name.replace("-", "_").replace(".", "_").isidentifier():
+            raise RequestError(
+                f"{name!r} cannot be a tag: it must not look like a number or a time",
+                hint="Begin with a letter; letters, digits, - _ . may follow.",
+            )
+        self.snapshot(number)
+        data = msgspec.json.encode(_Tag(FORMAT, name, number, utc_text(self.clock())))
+        if not self.storage.put_if_absent(f"_catalog/refs/{name}.json", data) and self._tag(name).snapshot != number:
+            raise RequestError(
+                f"tag {name!r} names snapshot {self._tag(name).snapshot} already",
+                hint=f"Delete it first (penstock tag --delete {name}) or take another name.",
+            )
+
+    def delete_tag(self, name: str) -> None:
+        """Delete a tag."""
+        if name not in self.tags():
+            raise UnknownSnapshotError(f"there is no tag {name!r}", hint=near(name, self.tags(), what="tags"))
+        self.storage.delete(f"_catalog/refs/{name}.json")
+
+    def _tag(self, name: str) -> _Tag:
+        place = f"_catalog/refs/{name}.json"
+        try:
+            return msgspec.json.decode(self.storage.read(place), type=_Tag)
+        except msgspec.DecodeError:
+            raise CatalogDamagedError(
+                "the tag cannot be read", where=place, hint="Delete the file and tag again."
+            ) from None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def publish(self, base: Snapshot, change: Change) -> Snapshot:
+        """Make a change visible as the next snapshot, whole or not at all.
+
+        Safe against any number of concurrent publishes: those that touch other tables, sources and models are
+        let pass; one that touched the same makes this one fail.
+
+        Raises
+        ------
+        ConflictError
+            If something that this change writes is no longer as ``base`` had it.
+        """
+        publish_id = new_ulid(self.clock())
+        info = {delta.PUBLISH_KEY: publish_id, "penstock.execution": change.execution or "", **change.info}
+        self._failpoint("staged")
+        for _ in range(_ATTEMPTS):
+            current = self.latest()
+            refuse_newer_writer(current.entry)
+            self._refuse_conflict(base, current, change)
+            try:
+                tables = {str(name): self._commit(base, name, what, info) for name, what in change.tables.items()}
+            except delta.CommitRacedError:
+                continue
+            self._failpoint("committed")
+            entry = self._next(current.entry, change, tables)
+            if self.storage.put_if_absent(entry_path(entry.snapshot), sealed(entry)):
+                self._failpoint("published")
+                return self.snapshot(entry.snapshot)
+        raise ConflictError("other processes kept publishing", hint="Nothing was lost. Run the command again.")
+
+    def roll_back(self, target: Snapshot, *, table: TableName | None = None, execution: str | None = None) -> Snapshot:
+        """Publish a new snapshot that repeats the state of an older one, or one table of it.
+
+        Raises
+        ------
+        ConflictError
+            If another process published meanwhile.
+        """
+        current = self.latest()
+        refuse_newer_writer(current.entry)
+        if table is not None:
+            return self._roll_back_table(current, target, table, execution)
+        old = target.entry
+        entry = msgspec.structs.replace(
+            current.entry,
+            snapshot=current.number + 1,
+            parent=current.number,
+            parent_sha256=current.entry.sha256,
+            at=self._stamp(current.entry),
+            kind="rollback",
+            execution=execution,
+            summary=f"back to snapshot {target.number}",
+            tables=old.tables,
+            sources=old.sources,
+            models=old.models,
+            definitions=old.definitions,
+        )
+        if not self.storage.put_if_absent(entry_path(entry.snapshot), sealed(entry)):
+            raise ConflictError(
+                "another process published meanwhile", hint="Look at penstock snapshots, then run it again."
+            )
+        return self.snapshot(entry.snapshot)
+
+    def _roll_back_table(
+        self, current: Snapshot, target: Snapshot, table: TableName, execution: str | None
+    ) -> Snapshot:
+        if table.schema not in ("warehouse", "quarantine"):
+            raise RequestError(
+                f"{table} cannot be rolled back alone: what has landed belongs together",
+                hint=f"Roll the whole lake back: penstock rollback {target.number}",
+            )
+        change = Change(
+            kind="rollback",
+            summary=f"{table} back to snapshot {target.number}",
+            execution=execution,
+            tables={table: TableChange(target.schema(table), target.files(table), remove=None, supersede_foreign=True)},
+            models={str(table): target.entry.models.get(str(table))},
+        )
+        return self.publish(current, change)
+
+    def _refuse_conflict(self, base: Snapshot, current: Snapshot, change: Change) -> None:
+        if base.number == current.number:
+            return
+        for name in change.tables:
+            if base.entry.tables.get(str(name)) != current.entry.tables.get(str(name)):
+                raise self._lost(str(name), base, "tables")
+        for source in change.sources:
+            if base.entry.sources.get(source) != current.entry.sources.get(source):
+                raise self._lost(f"source {source}", base, "sources")
+
+    def _lost(self, what: str, base: Snapshot, part: str) -> ConflictError:
+        key = what.removeprefix("source ")
+        winner = next(
+            (
+                n
+                for n in self.numbers()
+                if n > base.number
+                and getattr(self.snapshot(n).entry, part).get(key) != getattr(base.entry, part).get(key)
+            ),
+            base.number + 1,
+        )
+        entry = self.snapshot(winner).entry
+        return ConflictError(
+            f"{what} was changed by another process meanwhile: snapshot {winner} ({entry.kind}, {entry.summary})",
+            hint="Nothing was lost. Run the command again.",
+        )
+
+    def _commit(self, base: Snapshot, name: TableName, change: TableChange, info: Mapping[str, str]) -> TableEntry:
+        known = base.entry.tables.get(str(name))
+        kept: tuple[DataFile, ...] = ()
+        if known is not None and change.remove is not None:
+            kept = tuple(file for file in base.files(name) if file.path not in change.remove)
+        files = tuple(sorted({file.path: file for file in (*kept, *change.add)}.values(), key=lambda file: file.path))
+        path = known.path if known else f"{name.schema}/{name.name}"
+        version = delta.commit(
+            self.storage,
+            path,
+            change.schema,
+            mapped=known.version if known else None,
+            files=files,
+            info=info,
+            now=self.clock(),
+            supersede_foreign=change.supersede_foreign,
+        )
+        return TableEntry(
+            path=path,
+            version=version,
+            schema=self.put_object(msgspec.json.encode(change.schema)),
+            files_sha256=_files_sha256(files),
+            files=len(files),
+            rows=sum(file.rows for file in files),
+            bytes=sum(file.size for file in files),
+        )
+
+    def _next(self, current: Entry, change: Change, tables: Mapping[str, TableEntry]) -> Entry:
+        models = {**current.models, **change.models}
+        return Entry(
+            format=FORMAT,
+            min_reader=FORMAT,
+            min_writer=FORMAT,
+            snapshot=current.snapshot + 1,
+            parent=current.snapshot,
+            parent_sha256=current.sha256,
+            at=self._stamp(current),
+            kind=change.kind,
+            execution=change.execution,
+            summary=change.summary,
+            tables=dict(sorted({**current.tables, **tables}.items())),
+            sources=dict(sorted({**current.sources, **change.sources}.items())),
+            models={name: model for name, model in sorted(models.items()) if model is not None},
+            definitions=current.definitions,
+        )
+
+    def _stamp(self, parent: Entry) -> str:
+        """Return the publish time: later than the parent's even when the clock jumps back."""
+        return utc_text(max(self.clock(), parent.instant + dt.timedelta(microseconds=1)))
+
+
+def _files_sha256(files: tuple[DataFile, ...]) -> str:
+    text = "".join(f"{file.path}\0{file.size}\n" for file in sorted(files, key=lambda file: file.path))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,161 @@
+"""One root URI, and the few operations that the lake needs from whatever holds it.
+
+Everything above addresses objects by paths relative to the root, with ``/`` between the parts. The three
+libraries that also open these objects by themselves (fsspec, deltalake, DuckDB) get their spelling of the
+address here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from lakehouse.errors import StorageError
+
+__all__ = ["Storage"]
+
+
+class Storage:
+    """Objects under one root URI.
+
+    Parameters
+    ----------
+    uri
+        A directory, or any URI that fsspec knows.
+    options
+        Options of the fsspec file system.
+    """
+
+    def __init__(self, uri: str | Path, options: Mapping[str, Any] | None = None) -> None:
+        self._fs, root = fsspec.core.url_to_fs(str(uri), **dict(options or {}))
+        self._root = root.rstrip("/")
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self.uri = self._root if self.is_local else self._fs.unstrip_protocol(self._root)
+
+    def __repr__(self) -> str:
+        return f"Storage({self.uri!r})"
+
+    def path(self, relative: str) -> str:
+        """Return the file system's path of an object, refusing paths that leave the root."""
+        parts = relative.split("/")
+        if relative.startswith("/") or ".." in parts:
+            raise StorageError(f"{relative!r} lies outside the lake", where=self.uri)
+        return f"{self._root}/{relative}" if relative else self._root
+
+    def address(self, relative: str) -> str:
+        """Return what deltalake and DuckDB open: a plain path on local disk, else a URI."""
+        path = self.path(relative)
+        return path if self.is_local else self._fs.unstrip_protocol(path)
+
+    def read(self, relative: str) -> bytes:
+        """Return an object's bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such object.
+        """
+        return cast(bytes, self._fs.cat_file(self.path(relative)))
+
+    def size(self, relative: str) -> int:
+        """Return an object's size in bytes."""
+        return cast(int, self._fs.size(self.path(relative)))
+
+    def open_read(self, relative: str) -> BinaryIO:
+        """Open an object for reading."""
+        return cast(BinaryIO, self._fs.open(self.path(relative), "rb"))
+
+    def open_write(self, relative: str) -> BinaryIO:
+        """Open a new object for writing; its directories are made."""
+        self._make_parent(relative)
+        return cast(BinaryIO, self._fs.open(self.path(relative), "wb"))
+
+    def put_if_absent(self, relative: str, data: bytes) -> bool:
+        """Create an object whole, or return False if it exists already.
+
+        The lake's only primitive for mutual exclusion: of any number of writers exactly one gets True, and nobody
+        ever sees part of the object. Durable on return.
+        """
+        self._make_parent(relative)
+        if self.is_local:
+            return _link_new_file(Path(self.path(relative)), data)
+        try:
+            self._fs.pipe_file(self.path(relative), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def exists(self, relative: str) -> bool:
+        """Return whether an object (or directory) is there."""
+        return cast(bool, self._fs.exists(self.path(relative)))
+
+    def list(self, relative: str) -> list[str]:
+        """Return the names directly under a path, sorted; empty if there is none."""
+        path = self.path(relative)
+        if self.is_local:
+            try:
+                return sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith(".tmp-"))
+            except FileNotFoundError:
+                return []
+        try:
+            return sorted(name.rstrip("/").rpartition("/")[2] for name in self._fs.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+
+    def delete(self, relative: str) -> None:
+        """Delete one object; deleting one that is not there is done already."""
+        try:
+            self._fs.rm_file(self.path(relative))
+        except FileNotFoundError:
+            return
+
+    def delete_tree(self, relative: str) -> None:
+        """Delete everything under a path."""
+        if self._fs.exists(self.path(relative)):
+            self._fs.rm(self.path(relative), recursive=True)
+
+    def prepare(self, relative: str) -> str:
+        """Return an object's address after making its directory, for a library that writes the object itself."""
+        self._make_parent(relative)
+        return self.address(relative)
+
+    def _make_parent(self, relative: str) -> None:
+        parent = self.path(relative).rpartition("/")[0]
+        try:
+            self._fs.makedirs(parent, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write here: {error.strerror or error}", where=parent) from error
+
+
+def _link_new_file(target: Path, data: bytes) -> bool:
+    """Write beside the target, flush, then link: link(2) fails if the name exists, on every local file system."""
+    temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        _sync_directory(target.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write here: {error.strerror or error}", where=str(target.parent)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
