@@ -1,0 +1,1 @@
+"""The demo: its data, where its project lies, and its runner."""

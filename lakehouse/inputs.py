@@ -1,0 +1,249 @@
+"""Input files: which ones a pattern names, their bytes as received, and their bytes decompressed."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from lakehouse.errors import InputError, near
+
+__all__ = ["Fingerprint", "InputFile", "expand"]
+
+_BLOCK = 1 << 20
+
+_MAGIC: dict[bytes, str] = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Hashes and sizes (bytes) of a file as received (``stored``) and decompressed, and its state when it was read."""
+
+    stored_sha256: str
+    stored_size: int
+    sha256: str
+    size: int
+    state: str
+
+
+@dataclass(slots=True)
+class InputFile:
+    """One file that shall land.
+
+    Parameters
+    ----------
+    uri
+        Its identity: ``file://`` with the absolute path, or the URI as fsspec spells it.
+    """
+
+    uri: str
+    _fs: Any
+    _path: str
+    _kept: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the URI."""
+        return self.uri.rpartition("/")[2]
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes as received."""
+        return cast(int, self._fs.size(self._path))
+
+    @property
+    def state(self) -> str:
+        """Changes when the file is written to."""
+        return cast(str, self._fs.ukey(self._path))
+
+    @property
+    def kept(self) -> int:
+        """Decompressed bytes held in memory."""
+        return len(self._kept) if self._kept is not None else 0
+
+    def fingerprint(self, on_bytes: Callable[[int], None] = lambda _: None, *, keep: int = 0) -> Fingerprint:
+        """Read the file once and return its hashes.
+
+        Parameters
+        ----------
+        on_bytes
+            Told the size of every block read.
+        keep
+            Hold on to the decompressed bytes of a compressed file if they are at most so many, so that they need not
+            be decompressed again.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, or a compressed stream is broken.
+        """
+        state = self.state
+        stored = _HashingReader(self._open_stored(), on_bytes)
+        content, size, kept = hashlib.sha256(), 0, bytearray()
+        stream = cast(BinaryIO, stored)
+        with stored, self._blame():
+            compression = _compression(stream)
+            reader = _decompressed(stream, compression)
+            while block := reader.read(_BLOCK):
+                content.update(block)
+                size += len(block)
+                if compression and size <= keep:
+                    kept += block
+            stored.drain()
+        if compression and size <= keep:
+            self._kept = bytes(kept)
+        return Fingerprint(stored.hexdigest(), stored.size, content.hexdigest(), size, state)
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the decompressed bytes for reading.
+
+        Raises
+        ------
+        InputError
+            While the block runs: if the file cannot be read, or a compressed stream is broken.
+        """
+        if self._kept is not None:
+            yield io.BytesIO(self._kept)
+            return
+        with self._open_stored() as stored, self._blame():
+            yield _decompressed(stored, _compression(stored))
+
+    def forget(self) -> None:
+        """Let go of bytes kept in memory."""
+        self._kept = None
+
+    def _open_stored(self) -> BinaryIO:
+        with self._blame():
+            return cast(BinaryIO, self._fs.open(self._path, "rb"))
+
+    @contextmanager
+    def _blame(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise InputError(
+                f"the compressed stream is broken: {str(error).rstrip('.')}",
+                where=self.uri,
+                hint="Nothing of this load has landed. Fetch the file again, then run the command again.",
+            ) from error
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", where=self.uri) from error
+
+
+def expand(inputs: Iterable[str | Path]) -> list[InputFile]:
+    """Return the files that paths, URIs and glob patterns name, each once, by URI.
+
+    Raises
+    ------
+    InputError
+        If a name matches nothing or names a directory.
+    """
+    files: dict[str, InputFile] = {}
+    for text in inputs:
+        for file in _matches(str(text)):
+            files.setdefault(file.uri, file)
+    return [files[uri] for uri in sorted(files)]
+
+
+def _matches(text: str) -> list[InputFile]:
+    fs, path = fsspec.core.url_to_fs(text)
+    if fs.isdir(path):
+        raise InputError("is a directory", where=text, hint=f"Name its files, e.g. {text.rstrip('/')}/*.csv")
+    if fs.exists(path):
+        return [_input(fs, path)]
+    found = [match for match in fs.glob(path) if not fs.isdir(match)] if set("*?[") & set(path) else []
+    if not found:
+        parent, _, name = path.rpartition("/")
+        siblings = [entry.rpartition("/")[2] for entry in fs.ls(parent, detail=False)] if fs.isdir(parent) else []
+        what = "no file matches" if set("*?[") & set(path) else "there is no such file"
+        hint = near(name, siblings, what="files there") if siblings else "Its directory does not exist or is empty."
+        raise InputError(what, where=text, hint=hint)
+    return [_input(fs, match) for match in found]
+
+
+def _input(fs: Any, path: str) -> InputFile:
+    uri = f"file://{path}" if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
+    return InputFile(uri, fs, path)
+
+
+def _compression(stored: BinaryIO) -> str | None:
+    head = stored.read(6)
+    stored.seek(0)
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _decompressed(stored: BinaryIO, compression: str | None) -> BinaryIO:
+    match compression:
+        case "gzip":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=stored))
+        case "bz2":
+            return cast(BinaryIO, bz2.BZ2File(stored))
+        case "xz":
+            return cast(BinaryIO, lzma.LZMAFile(stored))
+        case "zstd":
+            import pyarrow as pa
+
+            return cast(BinaryIO, pa.CompressedInputStream(stored, "zstd"))
+    return stored
+
+
+class _HashingReader(io.RawIOBase):
+    """Passes a stream on and hashes what has been read for the first time."""
+
+    def __init__(self, stream: BinaryIO, on_bytes: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._on_bytes = on_bytes
+        self._hash = hashlib.sha256()
+        self._position = 0
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = self._stream.seek(offset, whence)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        start, self._position = self._position, self._position + len(data)
+        if self._position > self.size:
+            fresh = data[self.size - start :] if start < self.size else data
+            self._hash.update(fresh)
+            self._on_bytes(len(fresh))
+            self.size = self._position
+        return data
+
+    def drain(self) -> None:
+        while self.read(_BLOCK):
+            pass
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

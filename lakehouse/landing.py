@@ -1,0 +1,555 @@
+"""Landing: files become raw tiles, typed rows and one new snapshot, byte for byte and exactly once.
+
+What has landed is part of the catalog entry, so the decision whether a file is new, the publish, and a later
+rollback all speak of the same state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lakehouse import delta
+from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
+from lakehouse.delta import DataFile
+from lakehouse.errors import ConflictError, InputError, RequestError
+from lakehouse.formats.csv import column_names, first_record, split_fields
+from lakehouse.formats.dialect import Dialect, sniff
+from lakehouse.inputs import Fingerprint, InputFile, expand
+from lakehouse.metadata import Executions
+from lakehouse.settings import SourceSettings
+from lakehouse.settlement import Settlement
+from lakehouse.sources import (
+    LandedFile,
+    Source,
+    SourceSchema,
+    raw_table,
+    read_source,
+    source_entry,
+    twin_table,
+)
+from lakehouse.staging import RAW_SCHEMA, TWIN_OPTIONS, Counts, StagedFile, Stager, Target, twin_schema
+from lakehouse.storage import Storage
+from lakehouse.types import TableName, new_ulid, utc_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakehouse.inference import Observed
+
+__all__ = ["FileReport", "LandReport", "land"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in all, and what is being done."""
+
+_ATTEMPTS = 5
+_SAMPLE = 256 << 10
+_KEEP = 64 << 20  # decompressed bytes of small files that are held between hashing and landing
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What became of one input file.
+
+    Parameters
+    ----------
+    status
+        ``landed``; ``unchanged`` if this content is the newest of this URI already; ``same content`` if it had
+        landed before, so that only its place in the list was recorded.
+    seq
+        Its ``_load_seq``; None if unchanged.
+    """
+
+    uri: str
+    status: str
+    records: int
+    malformed: int
+    size: int
+    stored_size: int
+    seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LandReport:
+    """What a load did. ``records`` counts well-formed and malformed ones, never header and blank lines."""
+
+    source: str
+    load_id: str | None
+    snapshot: int
+    files: tuple[FileReport, ...]
+    records: int = 0
+    malformed: int = 0
+    misfits: Mapping[str, int] = field(default_factory=dict)
+    ambiguous: int = 0
+    missing: int = 0
+    widened: tuple[str, ...] = ()
+    new_columns: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which of the input files land, become an alias, or are known already."""
+
+    fresh: list[tuple[InputFile, Fingerprint]]
+    aliases: list[tuple[InputFile, Fingerprint]]
+    unchanged: list[tuple[InputFile, Fingerprint]]
+
+
+def land(
+    catalog: Catalog,
+    source: str,
+    inputs: Iterable[str | Path],
+    settings: SourceSettings,
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> LandReport:
+    """Land files in a source; what has landed already is skipped.
+
+    Parameters
+    ----------
+    source
+        Its name: letters, digits and underscores.
+    inputs
+        Paths, URIs or glob patterns. Files land in the order of their URIs.
+    progress
+        Told about every block of bytes.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read. Nothing has landed then.
+    ConflictError
+        If other processes kept landing in the same source.
+    """
+    name = TableName.parse(f"raw.{source}").name
+    files = expand(inputs)
+    if not files:
+        raise RequestError("no files to land", hint=f"penstock land {source} FILES…")
+    if not catalog.exists:
+        catalog.create()
+    started = time.monotonic()
+    meter = _Meter(progress, files)
+    prints = _fingerprints(files, meter)
+    executions = Executions(catalog.storage, clock=catalog.clock)
+    execution = executions.start("land", {"source": name, "files": str(len(files))})
+    try:
+        report = _land(
+            lambda: _Load(
+                catalog=catalog,
+                name=name,
+                settings=settings,
+                prints=prints,
+                threads=threads,
+                execution=execution,
+                meter=meter,
+            ).run(started)
+        )
+    except BaseException as error:
+        executions.finish(execution, "FAILED", error=f"{type(error).__name__}: {error}")
+        raise
+    counts = {"records": report.records, "malformed": report.malformed}
+    executions.finish(execution, "COMPLETE", snapshot=report.snapshot, counts=counts)
+    return report
+
+
+def _land(attempt: Callable[[], LandReport]) -> LandReport:
+    """Try again on the new snapshot when another process landed in the same source first."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(ConflictError):
+            return attempt()
+    return attempt()
+
+
+def _fingerprints(files: Sequence[InputFile], meter: _Meter) -> list[tuple[InputFile, Fingerprint]]:
+    prints, keep = [], _KEEP
+    for file in files:
+        prints.append((file, file.fingerprint(meter.hashed, keep=keep)))
+        keep -= file.kept
+    return prints
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """The types after a load, the twin files that hold them, and the columns that were widened."""
+
+    settlement: Settlement
+    twin_paths: list[str]
+    widened: Mapping[int, str]
+
+
+class _Meter:
+    """Adds up bytes for the progress bar: every byte is read once to be hashed and once to land."""
+
+    def __init__(self, progress: Progress | None, files: Sequence[InputFile]) -> None:
+        self._progress = progress
+        self._total = sum(file.stored_size for file in files) if progress else 0
+        self._done = 0
+
+    def hashed(self, size: int) -> None:
+        self._report(size, "reading")
+
+    def begin(self, total: int) -> None:
+        self._total, self._done = total, 0
+
+    def landed(self, size: int) -> None:
+        self._report(size, "landing")
+
+    def _report(self, size: int, label: str) -> None:
+        if self._progress is not None:
+            self._done += size
+            self._progress(self._done, self._total, label)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Load:
+    """One attempt to land files on top of the newest snapshot."""
+
+    catalog: Catalog
+    name: str
+    settings: SourceSettings
+    prints: list[tuple[InputFile, Fingerprint]]
+    threads: int
+    execution: str
+    meter: _Meter
+    base: Snapshot = field(init=False)
+    source: Source | None = field(init=False)
+    now: dt.datetime = field(init=False)
+    load_id: str = field(init=False)
+    timezone: str | None = field(init=False)
+    settlement: Settlement = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = self.catalog.latest()
+        self.source = read_source(self.base, self.name) if self.name in self.base.entry.sources else None
+        self.now = self.catalog.clock()
+        self.load_id = new_ulid(self.now)
+        # What an earlier load settled holds until somebody changes it on purpose.
+        self.timezone = self.source.entry.timezone if self.source else self.settings.timezone
+        self.settlement = Settlement(self.source.schema if self.source else SourceSchema(), self.timezone)
+
+    def run(self, started: float) -> LandReport:
+        plan = self._plan()
+        for file, _ in (*plan.aliases, *plan.unchanged):
+            file.forget()
+        if not plan.fresh and not plan.aliases:
+            return self._nothing_new(plan, started)
+        staged = [self._staged(index, *pair) for index, pair in enumerate(plan.fresh)]
+        self.meter.begin(sum(print_.size for _, print_ in plan.fresh))
+        date = self.now.date().isoformat()
+        stager = Stager(
+            self.catalog.storage,
+            self.settlement,
+            raw=Target(self._path(raw_table(self.name)), f"_load_date={date}/{self.load_id}"),
+            twin=Target(self._path(twin_table(self.name)), self.load_id),
+            threads=self.threads,
+        )
+        counts = stager.run(staged, self.meter.landed)
+        _refuse_changed(plan.fresh)
+        settled = self._settle(staged, stager)
+        landed = self._landed(plan, counts)
+        snapshot = self._publish(stager.raw_paths, settled, landed)
+        return self._report(plan, settled, landed, snapshot, started)
+
+    # -- what to do ---------------------------------------------------------------------------------------------
+
+    def _plan(self) -> _Plan:
+        landed = self.source.landed if self.source else ()
+        newest = {file.uri: file.sha256 for file in landed}
+        known = {file.sha256 for file in landed}
+        plan = _Plan([], [], [])
+        for file, print_ in self.prints:
+            if newest.get(file.uri) == print_.sha256:
+                plan.unchanged.append((file, print_))
+            elif print_.sha256 in known and self.settings.on_same_content == "skip":
+                plan.aliases.append((file, print_))
+            else:
+                plan.fresh.append((file, print_))
+            known.add(print_.sha256)
+        return plan
+
+    def _staged(self, index: int, file: InputFile, print_: Fingerprint) -> StagedFile:
+        with file.open() as stream:
+            sample = stream.read(_SAMPLE)
+        known = [column.name for column in self.settlement.schema.columns]
+        settings = self.settings
+        dialect = sniff(sample, delimiter=settings.delimiter, quote=settings.quote, header=settings.header, known=known)
+        names = _names(sample, dialect, known)
+        return StagedFile(
+            index=index,
+            file=file,
+            constants={
+                "_load_id": self.load_id,
+                "_landed_at": self.now,
+                "_source_uri": file.uri,
+                "_source_sha256": print_.stored_sha256,
+                "_source_size": print_.stored_size,
+                "_content_sha256": print_.sha256,
+                "_content_size": print_.size,
+            },
+            dialect=dialect,
+            header=dialect.to_text(names),
+            names=tuple(names),
+        )
+
+    # -- types --------------------------------------------------------------------------------------------------
+
+    def _settle(self, staged: list[StagedFile], first: Stager) -> _Settled:
+        """Return the final types and this load's twin files; written again if a provisional type did not hold."""
+        unsettled, widening = self.settlement.unsettled, self.settlement.widening
+        if not unsettled and not widening:
+            return _Settled(self.settlement, first.twin_paths, {})
+        observed = self._observe(staged, [*unsettled, *widening])
+        types = {index: observed[index].type(timezone=self.timezone) for index in unsettled}
+        widened = {index: type_ for index in widening if (type_ := self._widened(index, observed[index])) is not None}
+        final = self.settlement.final(types | widened)
+        target = Target(self._path(twin_table(self.name)), f"{self.load_id}-final")
+        again = Stager(self.catalog.storage, final, raw=None, twin=target, threads=self.threads)
+        again.run(staged)
+        for path in first.twin_paths:
+            self.catalog.storage.delete(f"{target.table_path}/{path}")
+        return _Settled(final, again.twin_paths, widened)
+
+    def _widened(self, index: int, observed: Observed) -> str | None:
+        """Return the decimal type for what a bigint column holds, by the log's statistics, and what came."""
+        from lakehouse import inference
+
+        field_ = self.settlement.schema.columns[index].field
+        stored = inference.Observed()
+        for file in self._twin_files():
+            bounds = [file.stats.get(end, {}).get(field_) for end in ("minValues", "maxValues")]
+            if None not in bounds:
+                digits = max(len(str(abs(int(bound)))) for bound in bounds if bound is not None)
+                stored = stored.merge(inference.Observed(bigint=True, integer_digits=digits))
+            elif file.stats.get("nullCount", {}).get(field_) != file.rows:
+                stored = stored.merge(inference.Observed.settled("bigint"))
+        return inference.widened("bigint", stored.merge(observed))
+
+    def _observe(self, staged: list[StagedFile], columns: list[int]) -> dict[int, Observed]:
+        """Read the files once more and return what the values of some columns need."""
+        watcher = _Watcher(frozenset(columns))
+        Stager(
+            self.catalog.storage, self.settlement, raw=None, twin=None, threads=self.threads, visit=watcher.visit
+        ).run(staged)
+        return watcher.observed
+
+    def _twin_files(self) -> Sequence[DataFile]:
+        name = twin_table(self.name)
+        return self.base.files(name) if str(name) in self.base.entry.tables else ()
+
+    # -- publish ------------------------------------------------------------------------------------------------
+
+    def _path(self, name: TableName) -> str:
+        known = self.base.entry.tables.get(str(name))
+        return known.path if known else f"{name.schema}/{name.name}"
+
+    def _landed(self, plan: _Plan, counts: Sequence[Counts]) -> list[LandedFile]:
+        """Return what this load adds to the source's list, by URI."""
+        stamp = utc_text(self.now)
+        rows = [
+            LandedFile(
+                load_id=self.load_id,
+                file=index,
+                uri=file.uri,
+                sha256=print_.sha256,
+                size=print_.size,
+                stored_sha256=print_.stored_sha256,
+                stored_size=print_.stored_size,
+                landed_at=stamp,
+                records=count.records,
+                malformed=count.malformed,
+                filler=count.filler,
+            )
+            for index, ((file, print_), count) in enumerate(zip(plan.fresh, counts, strict=True))
+        ]
+        aliases = [
+            LandedFile(
+                load_id=self.load_id,
+                file=len(rows) + index,
+                uri=file.uri,
+                sha256=print_.sha256,
+                size=print_.size,
+                stored_sha256=print_.stored_sha256,
+                stored_size=print_.stored_size,
+                landed_at=stamp,
+                alias=True,
+            )
+            for index, (file, print_) in enumerate(plan.aliases)
+        ]
+        return sorted([*rows, *aliases], key=lambda landed: landed.uri)
+
+    def _publish(self, raw_paths: Sequence[str], settled: _Settled, landed: Sequence[LandedFile]) -> Snapshot:
+        storage, raw, twin = self.catalog.storage, raw_table(self.name), twin_table(self.name)
+        raw_path, twin_path = self._path(raw), self._path(twin)
+        schema = twin_schema(settled.settlement)
+        partition = {"_load_date": self.now.date().isoformat()}
+        replaced: list[DataFile] = []
+        kept: list[str] = []
+        if settled.widened:
+            replaced = list(self._twin_files())
+            kept = [_widen_file(storage, twin_path, file.path, self.load_id, settled) for file in replaced]
+        changes = {}
+        if raw_paths or str(raw) not in self.base.entry.tables:
+            added = tuple(delta.measure(storage, raw_path, path, RAW_SCHEMA, partition) for path in raw_paths)
+            changes[raw] = TableChange(RAW_SCHEMA, added)
+        if settled.twin_paths or replaced or str(twin) not in self.base.entry.tables:
+            added = tuple(delta.measure(storage, twin_path, path, schema) for path in [*kept, *settled.twin_paths])
+            changes[twin] = TableChange(schema, added, remove=frozenset(file.path for file in replaced))
+        records = sum(file.records for file in landed)
+        entry = source_entry(
+            self.catalog,
+            [*(self.source.landed if self.source else ()), *landed],
+            settled.settlement.result,
+            timezone=self.timezone,
+            on_change=self.settings.on_change,
+        )
+        return self.catalog.publish(
+            self.base,
+            Change(
+                kind="land",
+                summary=f"{self.name}: {len(landed)} files, {records:,} records",
+                execution=self.execution,
+                tables=changes,
+                sources={self.name: entry},
+                info={"penstock.load": self.load_id},
+            ),
+        )
+
+    # -- report -------------------------------------------------------------------------------------------------
+
+    def _nothing_new(self, plan: _Plan, started: float) -> LandReport:
+        snapshot = self.base
+        if self.source is not None and self.source.entry.on_change != self.settings.on_change:
+            entry = msgspec.structs.replace(self.source.entry, on_change=self.settings.on_change)
+            what = f"{self.name}: on_change is now {self.settings.on_change}"
+            change = Change(kind="land", summary=what, execution=self.execution, sources={self.name: entry})
+            snapshot = self.catalog.publish(self.base, change)
+        return LandReport(
+            source=self.name,
+            load_id=None,
+            snapshot=snapshot.number,
+            files=tuple(_unchanged(plan)),
+            warnings=tuple(self._warnings(self.settlement)),
+            seconds=time.monotonic() - started,
+        )
+
+    def _report(
+        self,
+        plan: _Plan,
+        settled: _Settled,
+        landed: Sequence[LandedFile],
+        snapshot: Snapshot,
+        started: float,
+    ) -> LandReport:
+        settlement = settled.settlement
+        first = len(self.source.landed) if self.source else 0
+        files = [
+            FileReport(
+                uri=file.uri,
+                status="same content" if file.alias else "landed",
+                records=file.records,
+                malformed=file.malformed,
+                size=file.size,
+                stored_size=file.stored_size,
+                seq=seq,
+            )
+            for seq, file in enumerate(landed, first)
+        ]
+        before = {column.name for column in self.settlement.schema.columns}
+        return LandReport(
+            source=self.name,
+            load_id=self.load_id,
+            snapshot=snapshot.number,
+            files=tuple(sorted([*files, *_unchanged(plan)], key=lambda file: file.uri)),
+            records=sum(file.records for file in landed),
+            malformed=sum(file.malformed for file in landed),
+            misfits=settlement.misfits,
+            ambiguous=settlement.ambiguous,
+            missing=settlement.missing,
+            widened=tuple(f"{settlement.name(index)}: bigint → {type_}" for index, type_ in settled.widened.items()),
+            new_columns=tuple((c.name, c.type) for c in settlement.result.columns if c.name not in before),
+            warnings=tuple(self._warnings(settlement)),
+            seconds=time.monotonic() - started,
+        )
+
+    def _warnings(self, settlement: Settlement) -> list[str]:
+        warnings = []
+        if self.timezone != self.settings.timezone:
+            warnings.append(
+                f"the declared time zone {self.settings.timezone} is not used: "
+                f"the source was settled with {self.timezone or 'none'}"
+            )
+        return warnings + [
+            f"{name}: {count:,} values are not of the column's type; they are null there and kept in _rest"
+            for name, count in settlement.misfits.items()
+        ]
+
+
+class _Watcher:
+    """Collects what the values of some columns need."""
+
+    def __init__(self, columns: frozenset[int]) -> None:
+        self._columns = columns
+        self._lock = threading.Lock()
+        self.observed: dict[int, Observed] = {}
+
+    def visit(self, index: int, values: pa.StringArray) -> None:
+        from lakehouse import inference
+
+        if index not in self._columns:
+            return
+        observed = inference.observe(values)
+        with self._lock:
+            known = self.observed.get(index)
+            self.observed[index] = observed if known is None else known.merge(observed)
+
+
+def _names(sample: bytes, dialect: Dialect, known: Sequence[str]) -> list[str]:
+    """Return a file's column names; a file without header takes the source's columns in order, if they are as many."""
+    record = first_record(sample, dialect)
+    if record is None:
+        return []
+    width = len(split_fields(record, dialect))
+    if not dialect.header and len(known) == width:
+        return list(known)
+    return column_names(record if dialect.header else None, dialect, width)
+
+
+def _unchanged(plan: _Plan) -> list[FileReport]:
+    return [FileReport(f.uri, "unchanged", 0, 0, p.size, p.stored_size, None) for f, p in plan.unchanged]
+
+
+def _refuse_changed(files: Sequence[tuple[InputFile, Fingerprint]]) -> None:
+    """Stop if a file was written to between hashing and landing: its rows would not match its hash."""
+    for file, print_ in files:
+        if file.state != print_.state:
+            raise InputError("changed while it was landing", where=file.uri, hint="Run the command again.")
+
+
+def _widen_file(storage: Storage, twin_path: str, old: str, load_id: str, settled: _Settled) -> str:
+    """Write a twin file again with some bigint columns as decimals, row group by row group, and return its path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lakehouse import inference
+
+    typed = {index: name for index, name, _ in settled.settlement.typed()}
+    types = {typed[index]: inference.arrow_type(type_) for index, type_ in settled.widened.items()}
+    path = f"{load_id}-widened-{old}"
+    with storage.open_read(f"{twin_path}/{old}") as source, storage.open_write(f"{twin_path}/{path}") as sink:
+        reader = pq.ParquetFile(source)
+        schema = pa.schema([f.with_type(types.get(f.name, f.type)) for f in reader.schema_arrow])
+        with pq.ParquetWriter(sink, schema, **TWIN_OPTIONS) as writer:
+            for group in range(reader.num_row_groups):
+                writer.write_table(reader.read_row_group(group).cast(schema))
+    return path
