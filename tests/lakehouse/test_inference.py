@@ -309,7 +309,7 @@ def test_converts_the_traps_one_by_one_and_together(kind, zone):
 
 
 @given(columns(), st.lists(st.sampled_from(NASTY) | st.none(), max_size=2))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_observes_as_the_oracle(values, around):
     wanted = Observed()
     for text in values:
@@ -319,13 +319,13 @@ def test_observes_as_the_oracle(values, around):
 
 
 @given(columns(), st.sampled_from(TARGETS), st.lists(st.sampled_from(NASTY) | st.none(), max_size=2))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_converts_as_the_oracle(values, target, around):
     check_conversion(values, array_of(values, around, around), *target)
 
 
 @given(columns(), st.none() | st.sampled_from(ZONES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_the_observed_type_holds_every_value(values, zone):
     array = array_of(values)
     kind = observe(array).type(timezone=zone)
