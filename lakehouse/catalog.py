@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,7 +39,7 @@ from lakehouse.errors import (
 from lakehouse.storage import Storage
 from lakehouse.types import AsOf, Clock, TableName, new_ulid, parse_instant, utc_now, utc_text
 
-__all__ = ["Catalog", "Change", "Snapshot", "TableChange"]
+__all__ = ["Catalog", "Change", "Snapshot", "TableChange", "files_sha256"]
 
 _MARK = "_catalog/lake.json"
 _ATTEMPTS = 20
@@ -148,7 +148,7 @@ class Snapshot:
         if name not in self._files:
             entry = self.table(name)
             files = tuple(delta.files_at(self.storage, entry.path, entry.version))
-            if _files_sha256(files) != entry.files_sha256:
+            if files_sha256(files) != entry.files_sha256:
                 raise CatalogDamagedError(
                     f"the table's log at Delta version {entry.version} names other files than were published",
                     where=f"{name} at snapshot {self.number}",
@@ -494,7 +494,7 @@ class Catalog:
             path=path,
             version=version,
             schema=self.put_object(msgspec.json.encode(change.schema)),
-            files_sha256=_files_sha256(files),
+            files_sha256=files_sha256(files),
             files=len(files),
             rows=sum(file.rows for file in files),
             bytes=sum(file.size for file in files),
@@ -524,6 +524,7 @@ class Catalog:
         return utc_text(max(self.clock(), parent.instant + dt.timedelta(microseconds=1)))
 
 
-def _files_sha256(files: tuple[DataFile, ...]) -> str:
+def files_sha256(files: Iterable[DataFile]) -> str:
+    """Return the hash that identifies a table's content: over the paths and sizes of its files, in path order."""
     text = "".join(f"{file.path}\0{file.size}\n" for file in sorted(files, key=lambda file: file.path))
     return hashlib.sha256(text.encode()).hexdigest()
