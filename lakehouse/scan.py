@@ -104,7 +104,7 @@ class _Scan:
         columns = [
             f"{_partition_constant(column, partition[column.name])} as {quote(column.name)}"
             if column.name in partition
-            else quote(column.name)
+            else self._stored_column(column, files)
             for column in self.shown
         ]
         return f"select {', '.join(columns)} from {self._reader(files)}"
@@ -117,12 +117,27 @@ class _Scan:
             f"({', '.join([str(place), *(_partition_constant(key, file.partition.get(key.name)) for key in keys)])})"
             for place, file in enumerate(files)
         ]
-        columns = [f"{'p' if column in keys else 'f'}.{quote(column.name)}" for column in self.shown]
+        columns = [
+            f"p.{quote(column.name)}" if column in keys else self._stored_column(column, files) for column in self.shown
+        ]
         names = ", ".join(["file_place", *(quote(key.name) for key in keys)])
         return (
             f"select {', '.join(columns)} from {self._reader(files)} f\n"
             f"join (values {', '.join(rows)}) p({names}) on f.file_index = p.file_place"
         )
+
+    @staticmethod
+    def _stored_column(column: ColumnSchema, files: Sequence[DataFile]) -> str:
+        """Return the column, hidden from DuckDB's own use of Parquet statistics where that would lose rows.
+
+        Most writers leave NaN out of the statistics, and DuckDB then skips row groups for ``x > 5`` although NaN is
+        greater. A CASE passes no statistics on. Files whose log has no maximum for the column have none either.
+        """
+        name = quote(column.name)
+        floating = column.type in ("FLOAT", "DOUBLE")
+        if floating and any(column.name in file.stats.get("maxValues", {}) for file in files):
+            return f"case when {name} is null then null else {name} end as {name}"
+        return name
 
     def _reader(self, files: Sequence[DataFile]) -> str:
         paths = ", ".join(

@@ -132,6 +132,17 @@ def test_a_column_called_file_index_is_read(storage, connection):
     assert rows == [(n, n * 10) for n in range(40)]
 
 
+@pytest.mark.parametrize("days", [1, 40])
+def test_nan_is_found_though_statistics_leave_it_out(storage, connection, days):
+    schema = TableSchema((ColumnSchema("day", "INTEGER"), ColumnSchema("x", "DOUBLE")), partition_by=("day",))
+    data = pa.table({"x": [1.0, float("nan"), None]})
+    files = [write(storage, schema, f"{n}.parquet", data, {"day": str(n)}) for n in range(days)]
+    sql = scan_sql(storage, "t", schema, files)
+    assert connection.sql(f"select count(*) from ({sql}) where x > 5").fetchall() == [(days,)]
+    assert connection.sql(f"select count(*) from ({sql}) where x >= 1").fetchall() == [(2 * days,)]
+    assert connection.sql(f"select max(x)::varchar from ({sql})").fetchall() == [("nan",)]
+
+
 def file_with(name: str, low, high, *, nulls: int | None = 0, rows: int = 10, partition=None) -> DataFile:
     stats = {
         "minValues": {name: low} if low is not None else {},
