@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,7 @@ __all__ = ["Catalog", "Change", "Snapshot", "TableChange", "files_sha256"]
 
 _MARK = "_catalog/lake.json"
 _ATTEMPTS = 20
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -337,7 +339,7 @@ class Catalog:
         RequestError
             If the name looks like a number or a time, or names another snapshot already.
         """
-        if not name.isascii() or not name.replace("-", "_").replace(".", "_").isidentifier():
+        if not _TAG.match(name):
             raise RequestError(
                 f"{name!r} cannot be a tag: it must not look like a number or a time",
                 hint="Begin with a letter; letters, digits, - _ . may follow.",
