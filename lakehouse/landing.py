@@ -50,7 +50,7 @@ __all__ = ["FileReport", "LandReport", "land"]
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being done."""
 
-_ATTEMPTS = 5
+_ATTEMPTS = 50  # every round some process wins, so this is how many may land in one source at once
 _SAMPLE = 256 << 10
 _KEEP = 64 << 20  # decompressed bytes of small files that are held between hashing and landing
 
@@ -551,5 +551,10 @@ def _widen_file(storage: Storage, twin_path: str, old: str, load_id: str, settle
         schema = pa.schema([f.with_type(types.get(f.name, f.type)) for f in reader.schema_arrow])
         with pq.ParquetWriter(sink, schema, **TWIN_OPTIONS) as writer:
             for group in range(reader.num_row_groups):
-                writer.write_table(reader.read_row_group(group).cast(schema))
+                table = reader.read_row_group(group)
+                for name, type_ in types.items():
+                    # Arrow casts text to a decimal when it fits, but an integer only when every integer would.
+                    column = table.column(name).cast(pa.string()).cast(type_)
+                    table = table.set_column(table.schema.get_field_index(name), name, column)
+                writer.write_table(table)
     return path
