@@ -283,7 +283,9 @@ class _Load:
             sample = stream.read(_SAMPLE)
         known = [column.name for column in self.settlement.schema.columns]
         settings = self.settings
-        dialect = sniff(sample, delimiter=settings.delimiter, quote=settings.quote or '"', header=settings.header, known=known)
+        dialect = sniff(
+            sample, delimiter=settings.delimiter, quote=settings.quote or '"', header=settings.header, known=known
+        )
         names = _names(sample, dialect, known)
         return StagedFile(
             index=index,

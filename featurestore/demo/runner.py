@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from lakehouse.promotion import PromotionReport
 
 from featurestore.demo.project import prepare
 from lakehouse.export import ExportedFile
 from lakehouse.inputs import expand
 from lakehouse.lake import Lake
 from lakehouse.landing import LandReport
+from lakehouse.promotion import PromotionReport
 
 __all__ = ["run"]
 
@@ -57,7 +57,7 @@ def run(directory: Path | None, echo: Callable[[str], None]) -> None:
             say(line)
     lake.tag(TAG)
     with step("ask", 'penstock sql "select … from warehouse.daily_trips"') as say:
-        for line in lake.sql(_MONTHS).show().splitlines():
+        for line in lake.sql(_MONTHS).to_text().splitlines():
             say(line)
     with step("see what was rejected, and why", "penstock quarantine trips") as say:
         for line in _rejected(lake):

@@ -1,0 +1,313 @@
+"""The command group and the commands of the lake: one verb per method of `Lake`.
+
+Commands parse, call, and print. Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the data or the
+request is bad, 2 usage, 75 temporary (run it again).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+import msgspec
+
+from lakehouse import rendering
+from lakehouse.errors import PenstockError, RequestError
+
+if TYPE_CHECKING:
+    from lakehouse.lake import Lake
+    from lakehouse.result import QueryResult
+
+__all__ = ["cli", "command"]
+
+_BUG = 1
+_INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """A group whose errors are one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PenstockError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            # Whoever read us has gone; the flush at exit must not complain about it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # the last resort: one line, not a traceback
+            if os.environ.get("PENSTOCK_DEBUG"):
+                raise
+            text = str(error).splitlines()[0] if str(error) else ""
+            click.echo(f"error: {type(error).__name__}: {text}", err=True)
+            click.echo("  This is a bug in Penstock. Set PENSTOCK_DEBUG=1 to see where.", err=True)
+            ctx.exit(_BUG)
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of the flow, not of the alphabet
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="penstock", message="penstock %(version)s")
+def cli() -> None:
+    """Raw files to enforced tables, readable at any past snapshot."""
+
+
+def command(name: str, *, example: str, prints: bool = True) -> Callable[[Callable[..., None]], click.Command]:
+    """Register a command that gets an opened `Lake` first, with the options that every command has.
+
+    Parameters
+    ----------
+    example
+        A command line that works, shown by ``--help``.
+    prints
+        Whether it prints data, and so takes ``--format``; the function then gets ``form``.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(project: str, env: str | None, **options: Any) -> None:
+            from lakehouse.lake import Lake
+
+            function(Lake(project, env=env), **options)
+
+        wrapped = click.option("--env", metavar="NAME", help="Overlay the settings with [env.NAME].")(run)
+        wrapped = click.option(
+            "--project", metavar="PATH", default=".", help="The project's directory, or one below it, or a lake."
+        )(wrapped)
+        if prints:
+            wrapped = click.option(
+                "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
+            )(wrapped)
+        return cli.command(name, epilog=f"Example:  {example}")(wrapped)
+
+    return decorate
+
+
+_AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
+
+
+@command("land", example="penstock land yellow_trips 'data/*.csv.gz'")
+@click.argument("source", required=False)
+@click.argument("files", nargs=-1)
+@click.option("--verbose", is_flag=True, help="A line for every file.")
+def _land(lake: Lake, source: str | None, files: Sequence[str], form: str, *, verbose: bool) -> None:
+    """Land FILES in SOURCE byte for byte; without FILES those of penstock.toml, without SOURCE all of them."""
+    names = [source] if source else [name for name, declared in lake.settings.sources.items() if declared.files]
+    if not names:
+        raise RequestError("penstock.toml declares no files to land", hint="Name them: penstock land SOURCE FILES…")
+    reports = []
+    for name in names:
+        with rendering.progress_bar(hidden=form != "table") as progress:
+            reports.append(lake.land(name, files or None, progress=progress))
+    if form == "json":
+        rendering.print_json(reports)
+    elif form == "csv":
+        rendering.print_rows([msgspec.to_builtins(file) for report in reports for file in report.files], form)
+    else:
+        for report in reports:
+            click.echo("\n".join(rendering.land_text(report, verbose=verbose)))
+
+
+@command("sources", example="penstock sources")
+@_AS_OF
+def _sources(lake: Lake, as_of: str | None, form: str) -> None:
+    """List the sources and what has landed in them."""
+    rows = [
+        {
+            "source": source.name,
+            "files": len(source.landed),
+            "visible": len(source.visible),
+            "records": sum(file.records for file in source.landed),
+            "malformed": sum(file.malformed for file in source.landed),
+            "columns": len(source.schema.columns),
+            "timezone": source.entry.timezone,
+            "on_change": source.entry.on_change,
+            "last_load": source.landed[-1].load_id if source.landed else None,
+        }
+        for source in lake.sources(as_of=as_of)
+    ]
+    rendering.print_rows(rows, form, empty="No sources yet. Land something: penstock land SOURCE FILES…")
+
+
+@command("schema", example="penstock schema yellow_trips")
+@click.argument("source")
+@_AS_OF
+def _schema(lake: Lake, source: str, as_of: str | None, form: str) -> None:
+    """Show the columns of SOURCE and the types that they settled on."""
+    columns = lake.source(source, as_of=as_of).schema.columns
+    rendering.print_rows([{"column": column.name, "type": column.type} for column in columns], form)
+
+
+@command("export-raw", example="penstock export-raw yellow_trips 01K0… -o exported")
+@click.argument("source")
+@click.argument("load")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Directory to write into.")
+def _export_raw(lake: Lake, source: str, load: str, output: Path, form: str) -> None:
+    """Write the files of a LOAD of SOURCE as they were, decompressed, checked against their hashes."""
+    files = lake.export_raw(source, load, output)
+    rendering.print_rows([{"path": f.path, "size": f.size, "sha256": f.sha256} for f in files], form)
+
+
+@command("plan", example="penstock plan")
+@click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
+def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
+    """Show which models would run, and why."""
+    plan = lake.plan(select=select)
+    if form == "table":
+        click.echo("\n".join(rendering.plan_text(plan)))
+        return
+    rows = [
+        {
+            "table": str(step.table),
+            "mode": step.mode,
+            "reason": step.reason,
+            "rows_to_read": step.rows_to_read,
+            "schema_changes": list(step.schema_changes),
+            "breaking": step.breaking,
+            "warnings": list(step.warnings),
+        }
+        for step in plan.steps
+    ]
+    rendering.print_rows(rows, form)
+
+
+@command("promote", example="penstock promote")
+@click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
+def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
+    """Run the models whose inputs changed; publish what passes its contract, quarantine the rest."""
+    report = lake.promote(select=select)
+    if form == "table":
+        click.echo("\n".join(rendering.promotion_text(report)))
+    else:
+        document = msgspec.to_builtins(report, enc_hook=str, str_keys=True)
+        if form == "json":
+            rendering.print_json(document)
+        else:
+            rendering.print_rows(document["tables"], form)
+
+
+@command("quarantine", example="penstock quarantine trips")
+@click.argument("table")
+@click.option("--run", metavar="ID", help="What this execution rejected, also if it was stopped.")
+@click.option("--rows", "shown", type=click.IntRange(min=0), default=0, help="Show so many of the rows themselves.")
+@_AS_OF
+def _quarantine(lake: Lake, table: str, *, run: str | None, shown: int, as_of: str | None, form: str) -> None:
+    """Show which rows of TABLE were rejected, grouped by reason."""
+    report = lake.quarantine(table, run=run, as_of=as_of)
+    if shown:
+        _print_result(report.rows, form, limit=shown)
+        return
+    rows = [
+        {"column": g.column, "rule": g.rule, "state": g.state, "rows": g.rows, "example": g.example}
+        for g in report.groups
+    ]
+    rendering.print_rows(rows, form, empty=f"No row of {report.table} is in quarantine.")
+
+
+@command("sql", example='penstock sql "select count(*) from warehouse.trips" --as-of 3')
+@click.argument("query", required=False)
+@click.option("-f", "--file", type=click.File("r", encoding="utf-8"), help="Read the query from a file; - is stdin.")
+@_AS_OF
+@click.option("--timezone", metavar="ZONE", help="Zone of the session. [default: the project's, or UTC]")
+@click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows shown in a table.")
+def _sql(
+    lake: Lake, query: str | None, *, file: Any, as_of: str | None, timezone: str | None, limit: int, form: str
+) -> None:
+    """Run QUERY over the lake as one snapshot has it."""
+    if (query is None) == (file is None):
+        raise click.UsageError("Give a query, or a file with one (-f).")
+    text = sys.stdin.read() if query == "-" else query if query is not None else file.read()
+    _print_result(lake.sql(text, as_of=as_of, timezone=timezone), form, limit=limit)
+
+
+@command("tables", example="penstock tables")
+@_AS_OF
+def _tables(lake: Lake, as_of: str | None, form: str) -> None:
+    """List the tables and typed views."""
+    rendering.print_rows([_without_version(t) for t in lake.tables(as_of=as_of)], form, empty="No tables yet.")
+
+
+@command("history", example="penstock history trips")
+@click.argument("table")
+@click.option("--delta", is_flag=True, help="Show Delta versions, for other readers of the table.")
+def _history(lake: Lake, table: str, form: str, *, delta: bool) -> None:
+    """Show every state of TABLE, newest first."""
+    rows = []
+    for item in lake.history(table):
+        row = msgspec.to_builtins(item)
+        version = row.pop("version")
+        rows.append({**row, "delta_version": version} if delta else row)
+    rendering.print_rows(rows, form)
+
+
+@command("snapshots", example="penstock snapshots")
+def _snapshots(lake: Lake, form: str) -> None:
+    """List the snapshots, newest first."""
+    tags: dict[int, list[str]] = {}
+    for name, number in lake.tags().items():
+        tags.setdefault(number, []).append(name)
+    rows = [
+        {
+            "snapshot": entry.snapshot,
+            "at": entry.at,
+            "kind": entry.kind,
+            "tags": ", ".join(tags.get(entry.snapshot, [])),
+            "summary": entry.summary,
+        }
+        for entry in lake.snapshots()
+    ]
+    rendering.print_rows(rows, form)
+
+
+@command("tag", example="penstock tag before-cleanup")
+@click.argument("name", required=False)
+@click.argument("as_of", required=False)
+@click.option("--delete", is_flag=True, help="Delete the tag.")
+def _tag(lake: Lake, name: str | None, as_of: str | None, form: str, *, delete: bool) -> None:
+    """Name the snapshot AS_OF (the newest by default) for ever; without NAME, list the tags."""
+    if name is None:
+        rows = [{"tag": tag, "snapshot": number} for tag, number in sorted(lake.tags().items())]
+        rendering.print_rows(rows, form, empty="No tags yet.")
+    elif delete:
+        lake.delete_tag(name)
+        rendering.print_rows([{"tag": name, "deleted": True}], form)
+    else:
+        rendering.print_rows([{"tag": name, "snapshot": lake.tag(name, as_of)}], form)
+
+
+@command("rollback", example="penstock rollback 3")
+@click.argument("as_of")
+@click.option("--table", metavar="TABLE", help="Only this warehouse table.")
+def _rollback(lake: Lake, as_of: str, table: str | None, form: str) -> None:
+    """Go back to the state AS_OF, in a new snapshot: nothing is lost, and it can be undone the same way."""
+    snapshot = lake.rollback(as_of, table=table)
+    rendering.print_rows([{"snapshot": snapshot.number, "summary": snapshot.entry.summary}], form)
+
+
+def _without_version(info: object) -> dict[str, Any]:
+    """Return a table's facts without its Delta version, which is for other readers (``history --delta``)."""
+    fields: dict[str, Any] = msgspec.to_builtins(info)
+    del fields["version"]
+    return fields
+
+
+def _print_result(result: QueryResult, form: str, *, limit: int) -> None:
+    out: BinaryIO = click.get_binary_stream("stdout")
+    if form == "json":
+        result.write_json(out)
+    elif form == "csv":
+        result.write_csv(out)
+    else:
+        click.echo(result.to_text(limit))

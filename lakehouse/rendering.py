@@ -1,0 +1,168 @@
+"""Reports as text for people, JSON for machines, CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from lakehouse.landing import LandReport, Progress
+    from lakehouse.promotion import Plan, PromotionReport
+
+__all__ = ["land_text", "plan_text", "print_json", "print_rows", "progress_bar", "promotion_text"]
+
+_MANY_FILES = 12
+Row = Mapping[str, Any]
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document; integers and decimals as exact numbers."""
+    encoder = msgspec.json.Encoder(decimal_format="number")
+    click.echo(msgspec.json.format(encoder.encode(value), indent=2))
+
+
+def print_rows(rows: Sequence[Row], form: str, *, empty: str = "nothing") -> None:
+    """Print rows of the same keys as an aligned table, an array of JSON objects, or CSV with a header."""
+    if form == "json":
+        print_json(list(rows))
+    elif form == "csv":
+        if rows:
+            writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif not rows:
+        click.echo(empty)
+    else:
+        for line in _table(rows):
+            click.echo(line)
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    names = list(rows[0])
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    right = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = (
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(texts, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return [click.style(line(names), bold=True), *(line(texts) for texts in cells)]
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case list() | tuple():
+            return ", ".join(map(str, value))
+    return str(value).replace("\n", " ")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def land_text(report: LandReport, *, verbose: bool) -> list[str]:
+    """Return what a load did, a line for the whole and one per file if they are few."""
+    landed = [file for file in report.files if file.status == "landed"]
+    same = [file for file in report.files if file.status == "same content"]
+    unchanged = len(report.files) - len(landed) - len(same)
+    if report.load_id is None:
+        lines = [f"{report.source}: nothing new, {_plural(unchanged, 'file')} unchanged (snapshot {report.snapshot})"]
+    else:
+        good = report.records - report.malformed
+        also = [f"{len(same)} with content known before"] * bool(same) + [f"{unchanged} unchanged"] * bool(unchanged)
+        what = f"{_plural(len(landed), 'file')} landed{''.join(f', {text}' for text in also)}"
+        counts = f"{report.records:,} records = {good:,} well-formed + {report.malformed:,} malformed"
+        lines = [
+            f"{report.source}: {what}; {counts}",
+            f"  snapshot {report.snapshot}, load {report.load_id}, {report.seconds:.1f} s",
+        ]
+    if verbose or 1 < len(report.files) <= _MANY_FILES:
+        lines += [
+            f"  {file.uri.rpartition('/')[2]}: {file.status}"
+            + (f", {file.records:,} records" if file.status == "landed" else "")
+            + (f", {file.malformed:,} malformed" if file.malformed else "")
+            for file in report.files
+        ]
+    if report.ambiguous:
+        lines.append(
+            f"  {_plural(report.ambiguous, 'local time')} occur twice (clocks went back): the earlier was taken"
+        )
+    if report.missing:
+        lines.append(f"  {_plural(report.missing, 'local time')} never were (clocks went forward): null, kept in _rest")
+    lines += [f"  widened {text}" for text in report.widened]
+    return lines + [f"  note: {text}" for text in report.warnings]
+
+
+def plan_text(plan: Plan) -> list[str]:
+    """Return what a promotion would do."""
+    lines = ["Nothing to do: every table is up to date."] if plan.is_empty else []
+    for step in plan.steps:
+        read = f", reads {step.rows_to_read:,} rows" if step.mode != "nothing to do" else ""
+        lines.append(f"{click.style(str(step.table), bold=True)}: {step.mode} ({step.reason}){read}")
+        breaking = " (breaking)" if step.breaking else ""
+        lines += [f"  {text}{breaking}" for text in step.schema_changes]
+        lines += [f"  warning: {text}" for text in step.warnings]
+    return lines + [f"{table}: its model is gone; the table stays as it is" for table in plan.removed]
+
+
+def promotion_text(report: PromotionReport) -> list[str]:
+    """Return what a promotion did; its counts add up."""
+    if report.snapshot is None:
+        return ["Nothing to do: every table is up to date."]
+    lines = []
+    for table in report.tables:
+        lines.append(
+            f"{click.style(str(table.table), bold=True)}: {table.mode} ({table.reason}), {table.seconds:.1f} s"
+        )
+        if table.mode == "nothing to do":
+            continue
+        fates = [(name, getattr(table, name)) for name in ("quarantined", "replaced", "good")]
+        whole, count = "query rows", table.query_rows
+        if table.landed is not None:
+            before = [(name, getattr(table, name)) for name in ("malformed", "hidden", "filtered")]
+            whole, count, fates = "landed", table.landed, [*before, *fates]
+        lines.append(f"  {whole} {count:,} = " + " + ".join(f"{name} {number:,}" for name, number in fates))
+    return [*lines, f"Published as snapshot {report.snapshot}, {report.seconds:.1f} s"]
+
+
+def progress_bar(*, hidden: bool) -> AbstractContextManager[Progress | None]:
+    """Return a context with a progress callback that draws on a terminal, or with None."""
+    if hidden or not sys.stderr.isatty():
+        return nullcontext(None)
+    return _Bar()
+
+
+class _Bar(AbstractContextManager["Progress | None"]):
+    """A bar on stderr that vanishes when the work is done."""
+
+    def __enter__(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._progress.start()
+        self._task = self._progress.add_task("", total=None)
+        return self._update
+
+    def _update(self, done: int, total: int, label: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, description=label)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
