@@ -17,20 +17,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakehouse.formats.csv_bits import CR, LF, Marks
 from lakehouse.formats.csv_chunks import Chunk, chunks, first_record
 from lakehouse.formats.csv_faults import settle
-from lakehouse.formats.csv_structure import (
-    BOM,
-    CR,
-    INSIDE,
-    LF,
-    Fault,
-    Marks,
-    Structure,
-    line_ends,
-    positions,
-    scan,
-)
+from lakehouse.formats.csv_structure import BOM, Fault, Structure, line_ends, positions, scan
 from lakehouse.formats.csv_utf8 import invalid_positions
 from lakehouse.formats.dialect import Dialect, column_names, sniff, split_fields
 
@@ -154,7 +144,7 @@ def _structure(chunk: Chunk, dialect: Dialect) -> _Source:
     marks = Marks(dialect.marks.delimiter, None) if chunk.utf16 else dialect.marks
     faults = chunk.faults
     found = scan(data, marks, base=base, faults=faults)
-    if not faults and found.quotes.inside_at_end():  # a chunk made by hand
+    if not faults and found.open_at_end:  # a chunk made by hand
         faults = tuple(settle(data, marks, final=True, limit=data.size, base=base)[1])
         found = scan(data, marks, base=base, faults=faults)
     return _Source(chunk, data, marks, base, faults, found)
@@ -293,15 +283,8 @@ def _not_utf8(source: _Source, layout: _Layout) -> _Finding:
 
 
 def _text_after_quote(source: _Source, layout: _Layout) -> _Finding:
-    data, found, marks = source.data, source.found, source.marks
-    closing = found.quotes.at[found.quotes.after > INSIDE]
-    if marks.quote is None or not closing.size:
-        return _finding(_NONE, "")
-    fine = np.zeros(256, np.bool_)
-    fine[[marks.delimiter, marks.quote, LF, CR]] = True
-    wrong = ~fine[data[np.minimum(closing + 1, data.size - 1)]]
-    wrong &= closing + 1 < data.size
-    tiles, at = _by_position(layout, closing[wrong])
+    found = source.found
+    tiles, at = _by_position(layout, found.wrong)
     if not tiles.size:
         return _finding(_NONE, "")
     field = np.searchsorted(found.at, at) - np.searchsorted(found.at, layout.start[tiles]) + 1
@@ -326,50 +309,64 @@ def _ragged(layout: _Layout, width: int) -> _Finding:
 
 
 def _fields(source: _Source, layout: _Layout, sound: Bools, width: int) -> list[pa.StringArray]:
-    data, found = source.data, source.found
+    found = source.found
     rows = int(np.count_nonzero(sound))
     if not rows:
         return [pa.array([], pa.string()) for _ in range(width)]
+    opened = _opened(source) if found.quoted else None
     # A byte order mark that is a tile of its own has no separator.
     skip = int(np.sum(layout.counts)) - found.at.size
     if rows == sound.size:
-        ends = found.at
+        ends, quoted_ends = found.at, opened
         body_start, body_end = layout.body_start, layout.body_end
     else:
-        ends = found.at[np.repeat(sound[skip:], layout.counts[skip:])]
+        own = np.repeat(sound[skip:], layout.counts[skip:])
+        ends, quoted_ends = found.at[own], opened if opened is None else opened[own]
         body_start, body_end = layout.body_start[sound], layout.body_end[sound]
     by_column = ends.reshape(rows, width).T.copy()  # a row per column
     by_column[-1] = body_end
     pairs = _pairs(source, ends, rows)
+    quoted_by_column = None if quoted_ends is None else quoted_ends.reshape(rows, width).T.copy()
     buffer = pa.py_buffer(source.chunk.data)
     every_other = pa.array(np.arange(0, 2 * rows, 2, dtype=np.int64))
     columns = []
     for number in range(width):
-        start = body_start if number == 0 else by_column[number - 1] + np.int32(1)
-        end = by_column[number]
-        quoted = None
-        if found.quotes.at.size:
-            quoted = data[np.minimum(start, data.size - 1)] == source.marks.quote
-            quoted &= end > start
-            start, end = start + quoted, end - quoted
-        column = _column(buffer, start, end, quoted, every_other)
+        # Fields alternate with what is between them, so one offset array describes both; every other value is a field.
+        bounds = np.empty(2 * rows + 1, np.int32)
+        start, end = bounds[0:-1:2], bounds[1::2]
+        if number == 0:
+            start[:] = body_start
+        else:
+            np.add(by_column[number - 1], 1, out=start)
+        end[:] = by_column[number]
+        quoted = None if quoted_by_column is None else quoted_by_column[number]
+        if quoted is not None and quoted.any():
+            start += quoted
+            end -= quoted
+        bounds[-1] = bounds[-2]
+        column = _column(buffer, bounds, quoted, every_other)
         if number in pairs:
             column = _without_pairs(column, pairs[number], chr(source.marks.quote or 0))
         columns.append(column)
     return columns
 
 
-def _column(buffer: Any, start: Positions, end: Positions, quoted: Bools | None, every_other: Any) -> pa.StringArray:
-    """Return the strings ``[start, end)``, null where one is empty and not quoted."""
-    rows = start.size
-    # Fields alternate with what is between them, so one offset array describes both; every other value is a field.
-    bounds = np.empty(2 * rows + 1, np.int32)
-    bounds[0:-1:2] = start
-    bounds[1::2] = end
-    bounds[-1] = end[-1]
+def _opened(source: _Source) -> Bools:
+    """Return for each separator whether the field that it ends is quoted."""
+    at, quote = source.found.at, np.uint8(source.marks.quote or 0)
+    opened = np.empty(at.size, np.bool_)
+    opened[0] = source.data[source.base] == quote
+    # A field that is empty at the end of the data has no first byte; the last byte, a delimiter, does for it.
+    np.equal(source.data.take(at[:-1] + 1, mode="clip"), quote, out=opened[1:])
+    return opened
+
+
+def _column(buffer: Any, bounds: Positions, quoted: Bools | None, every_other: Any) -> pa.StringArray:
+    """Return every other string of those that ``bounds`` bound, null where one is empty and not quoted."""
+    rows = bounds.size // 2
     both = pa.BinaryArray.from_buffers(pa.binary(), 2 * rows, [None, pa.py_buffer(bounds), buffer])
     _, offsets, content = pc.take(both, every_other, boundscheck=False).buffers()
-    valid = end > start
+    valid = bounds[1::2] > bounds[0:-1:2]
     if quoted is not None:
         valid |= quoted
     nulls = rows - int(np.count_nonzero(valid))
@@ -379,9 +376,8 @@ def _column(buffer: Any, start: Positions, end: Positions, quoted: Bools | None,
 
 def _pairs(source: _Source, ends: Positions, rows: int) -> dict[int, Bools]:
     """Return, per column that has doubled quotes inside quotes, the rows that have them."""
-    data, found = source.data, source.found
-    inside = found.quotes.at[found.quotes.after == INSIDE]
-    second = inside[(inside > 0) & (data[inside - 1] == source.marks.quote)]
+    found = source.found
+    second = found.seconds
     if not second.size:
         return {}
     width = ends.size // rows

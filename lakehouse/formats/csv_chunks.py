@@ -12,17 +12,9 @@ import numpy.typing as npt
 
 from lakehouse.errors import SettingsError
 from lakehouse.formats import dialect as dialects
+from lakehouse.formats.csv_bits import Marks, bit_at, blocks
 from lakehouse.formats.csv_faults import body, settle
-from lakehouse.formats.csv_structure import (
-    BOM,
-    INSIDE,
-    Fault,
-    Marks,
-    count_lines,
-    looks_like_utf16,
-    positions,
-    quote_states,
-)
+from lakehouse.formats.csv_structure import BOM, Fault, count_lines, looks_like_utf16
 from lakehouse.formats.dialect import Dialect
 
 __all__ = ["Chunk", "chunks", "first_record"]
@@ -157,35 +149,47 @@ def _read(stream: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _plain_cut(data: bytes, base: int, marks: Marks, *, final: bool, limit: int) -> int | None:
     """Return how many bytes are whole records if there are no faults for sure, else None."""
-    quotes = _alternating(data, base, marks)
-    if quotes is None or (final and quotes.size % 2):
-        return None
+    inside = _inside(data, base, marks)
     size = len(data)
-    cut = _last_end(data, base, size, quotes, final=final)
+    if inside is None or (final and inside.at(size - 1)):
+        return None
+    cut = _last_end(data, base, size, inside, final=final)
     if cut is None or (size - cut if final else size - cut - 1) > limit:
         return None
     # From line end to line end in the longest strides that the limit allows: no record is longer than a stride.
     position = base
     while cut - position > limit:
-        end = _last_end(data, position, position + limit, quotes, final=True)
+        end = _last_end(data, position, position + limit, inside, final=True)
         if end is None or end == position:
             return None
         position = end
     return size if final else cut
 
 
-def _alternating(data: bytes, base: int, marks: Marks) -> npt.NDArray[np.int32] | None:
-    """Return the positions of the quotes if they open and close in turn, else None."""
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """Which bytes are inside quotes, one bit per byte; no bits: none is."""
+
+    quote: bytes
+    bits: npt.NDArray[np.uint64]
+
+    def at(self, position: int) -> bool:
+        return self.bits.size > 0 and bit_at(self.bits, position)
+
+
+def _inside(data: bytes, base: int, marks: Marks) -> _Inside | None:
+    """Return what is inside quotes if they open and close in turn, else None."""
     if marks.quote is None or marks.quote not in data:
-        return np.empty(0, np.int32)
-    array = np.frombuffer(data, np.uint8)
-    at, _ = positions(array, (marks.quote,))
-    after = quote_states(array, at, marks, base)
-    regular = bool((after[0::2] == INSIDE).all() and (after[1::2] != INSIDE).all())
-    return at if regular else None
+        return _Inside(b"", np.empty(0, np.uint64))
+    bits = []
+    for block in blocks(np.frombuffer(data, np.uint8), marks, base):
+        if block is None:
+            return None
+        bits.append(block.inside)
+    return _Inside(bytes([marks.quote]), np.concatenate(bits))
 
 
-def _last_end(data: bytes, start: int, stop: int, quotes: npt.NDArray[np.int32], *, final: bool) -> int | None:
+def _last_end(data: bytes, start: int, stop: int, inside: _Inside, *, final: bool) -> int | None:
     """Return the last end of a record in ``[start, stop]``, ``start`` if there is none, None if it takes too long."""
     has_cr = data.find(b"\r", start, stop) >= 0
     for _ in range(_FEW):
@@ -194,9 +198,8 @@ def _last_end(data: bytes, start: int, stop: int, quotes: npt.NDArray[np.int32],
             at = max(at, data.rfind(b"\r", max(at, start), stop))
         if at < 0:
             return start
-        before = int(np.searchsorted(quotes, at))
-        if before % 2:
-            stop = int(quotes[before - 1])
+        if inside.at(at):
+            stop = data.rfind(inside.quote, 0, at)
         elif data[at : at + 1] == b"\r" and (data[at + 1 : at + 2] == b"\n" or (at + 1 == len(data) and not final)):
             stop = at
         else:

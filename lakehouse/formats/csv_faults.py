@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lakehouse.formats.csv_structure import CR, INSIDE, LF, Fault, Marks, Quotes, scan
+from lakehouse.formats.csv_bits import CR, LF, Marks
+from lakehouse.formats.csv_structure import INSIDE, Fault, Quotes, scan_exactly
 
 __all__ = ["body", "settle"]
 
@@ -78,21 +79,20 @@ def settle(
 
 def _first_endless(window: Bytes, marks: Marks, final: bool, limit: int) -> tuple[int, Quotes | None]:
     """Return where the first endless record starts and the window's quotes; or where the rest starts and None."""
-    found = scan(window, marks, final=False)
-    last = found.kind != marks.delimiter
-    at = found.at[last]
+    found, quotes = scan_exactly(window, marks, final=False, delimiters=False)
+    at = found.at
     starts = np.concatenate([np.zeros(1, np.int32), at + 1])
-    crlf = (found.kind[last] == LF) & (at > 0) & (window[at - 1] == CR)
+    crlf = (found.kind == LF) & (at > 0) & (window[at - 1] == CR)
     long = np.flatnonzero(at - crlf - starts[:-1] > limit)
     if long.size:
-        return int(starts[long[0]]), found.quotes
+        return int(starts[long[0]]), quotes
     rest = int(starts[-1])
     size = window.size - rest
     if final:
-        open_quote = found.quotes.inside_at_end() and int(found.quotes.at[-1]) >= rest
+        open_quote = quotes.inside_at_end() and int(quotes.at[-1]) >= rest
         lone_cr = bool(size) and not open_quote and int(window[-1]) == CR
-        return (rest, found.quotes) if open_quote or size - lone_cr > limit else (window.size, None)
-    return (rest, found.quotes) if size >= limit + 2 else (rest, None)
+        return (rest, quotes) if open_quote or size - lone_cr > limit else (window.size, None)
+    return (rest, quotes) if size >= limit + 2 else (rest, None)
 
 
 def _close(data: Bytes, record: int, quotes: Quotes, quote_byte: int | None, limit: int) -> tuple[Fault, bool]:

@@ -2,53 +2,42 @@ r"""Where CSV's separators are: positions of delimiters and line ends outside qu
 
 A line ends at ``\n``, ``\r\n`` or a lone ``\r``, mixed as they come. A quote opens a quoted field only as the first
 byte of a field; any other quote outside is content. Whether a byte is inside quotes depends on all quotes before it:
-first it is assumed that quotes alternate (opening, closing), which one look at the byte before each opening quote
-proves or refutes; refuted, the state machine runs over the quotes alone, in blocks whose transition maps are composed.
+first it is assumed that quotes alternate (opening, closing), which bit arithmetic proves or refutes; refuted, the
+state machine runs over the quotes alone, in blocks whose transition maps are composed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lakehouse.formats.csv_bits import BLOCK, CR, LF, Block, Marks, bit_at, blocks, bytes_at
+
 __all__ = [
     "BOM",
-    "CR",
     "INSIDE",
-    "LF",
     "Fault",
-    "Marks",
     "Quotes",
     "Structure",
     "count_lines",
     "line_ends",
     "looks_like_utf16",
     "positions",
-    "quote_states",
     "scan",
+    "scan_exactly",
 ]
 
 Bytes = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int32]
 
-LF, CR = 10, 13
 BOM = b"\xef\xbb\xbf"
 # State after a quote: it was content, it opened (or is the second of a pair), it closed (or is the first of a pair).
 LITERAL, INSIDE, CLOSED = 0, 1, 2
-
-_BLOCK = 1 << 18  # the masks of one block stay in the cache
-
-
-class Marks(NamedTuple):
-    """The bytes with a meaning; ``quote = None``: none has (text that is no CSV is cut at line ends alone)."""
-
-    delimiter: int
-    quote: int | None
 
 
 class Fault(NamedTuple):
@@ -62,6 +51,10 @@ class Fault(NamedTuple):
     end: int
     quote: int | None
     limit: int | None
+
+
+def _no_positions() -> Positions:
+    return np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +71,32 @@ class Quotes:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    r"""Separators outside quotes, ascending.
+    r"""Separators outside quotes, and what there is to say about quotes; all positions ascend.
 
-    ``at`` holds the position of each delimiter and line end (of ``\r\n`` that of the ``\n``), ``kind`` its byte; a
-    record that the end of the data ends has a line end at ``len(data)``. ``folded``: there are line ends that end no
-    record.
+    Parameters
+    ----------
+    at, kind
+        The position of each delimiter and line end (of ``\r\n`` that of the ``\n``), and its byte. A record that the
+        end of the data ends has a line end at ``len(data)``.
+    folded
+        There are line ends that end no record.
+    quoted
+        There are quotes.
+    open_at_end
+        The data ends inside a quoted field.
+    wrong
+        Closing quotes that text follows.
+    seconds
+        The second quotes of pairs inside quoted fields.
     """
 
     at: Positions
     kind: Bytes
-    quotes: Quotes
-    folded: bool
+    folded: bool = False
+    quoted: bool = False
+    open_at_end: bool = False
+    wrong: Positions = field(default_factory=_no_positions)
+    seconds: Positions = field(default_factory=_no_positions)
 
 
 def looks_like_utf16(head: bytes) -> bool:
@@ -100,8 +108,8 @@ def positions(data: Bytes, values: Iterable[int]) -> tuple[Positions, Bytes]:
     """Return the ascending positions of the bytes that equal one of ``values``, and those bytes."""
     first, *others = values
     found, kinds = [], []
-    for start in range(0, data.size, _BLOCK):
-        block = data[start : start + _BLOCK]
+    for start in range(0, data.size, BLOCK):
+        block = data[start : start + BLOCK]
         mask = block == first
         for value in others:
             mask |= block == value
@@ -115,7 +123,7 @@ def positions(data: Bytes, values: Iterable[int]) -> tuple[Positions, Bytes]:
 
 
 def _count(data: Bytes, value: int) -> int:
-    return sum(int(np.count_nonzero(data[s : s + _BLOCK] == value)) for s in range(0, data.size, _BLOCK))
+    return sum(int(np.count_nonzero(data[s : s + BLOCK] == value)) for s in range(0, data.size, BLOCK))
 
 
 def count_lines(data: Bytes, *, has_cr: bool) -> int:
@@ -148,7 +156,7 @@ def _merge(at: Positions, kind: Bytes, more: Positions, more_kind: Bytes) -> tup
     return at[order], kind[order]
 
 
-def scan(data: Bytes, marks: Marks, *, base: int = 0, faults: Iterable[Fault] = (), final: bool = True) -> Structure:
+def scan(data: Bytes, marks: Marks, *, base: int = 0, faults: Sequence[Fault] = (), final: bool = True) -> Structure:
     r"""Return the separators of data whose byte ``base`` starts a record.
 
     Parameters
@@ -164,25 +172,114 @@ def scan(data: Bytes, marks: Marks, *, base: int = 0, faults: Iterable[Fault] = 
     final
         False: more bytes follow, so the last record gets no end and a ``\r`` in the last place is none yet.
     """
-    quote = marks.quote if marks.quote is not None and _count(data, marks.quote) else None
-    at, kind = positions(data, (marks.delimiter, LF) if quote is None else (marks.delimiter, LF, quote))
+    found = None
+    if marks.quote is None or not _occurs(data, marks.quote):
+        at, kind = _unquoted(data, marks._replace(quote=None), faults, final=final)
+        found = Structure(at, kind, folded=bool(faults))
+    elif not faults:
+        found = _alternating(data, marks, base, final=final)
+    if found is None:
+        found, _ = scan_exactly(data, marks, base=base, faults=faults, final=final)
+    if final and data.size > base and not _ended(found, data, marks):
+        at, kind = np.append(found.at, np.int32(data.size)), np.append(found.kind, np.uint8(LF))
+        return replace(found, at=at, kind=kind)
+    return found
+
+
+def _ended(found: Structure, data: Bytes, marks: Marks) -> bool:
+    return bool(found.at.size) and found.at[-1] == data.size - 1 and found.kind[-1] != marks.delimiter
+
+
+def _occurs(data: Bytes, value: int) -> bool:
+    return any((data[start : start + BLOCK] == value).any() for start in range(0, data.size, BLOCK))
+
+
+def _unquoted(
+    data: Bytes, marks: Marks, faults: Sequence[Fault], *, final: bool, delimiters: bool = True
+) -> tuple[Positions, Bytes]:
+    """Return separators as if quotes had no meaning; with ``marks.quote`` the quotes are among them."""
+    values = [LF] + [marks.delimiter] * delimiters + [marks.quote or 0] * (marks.quote is not None)
+    at, kind = positions(data, values)
     crs = _count(data, CR)
     if crs and crs != _crlf_count(data, at, kind):
         lone = _lone_cr(data, final=final)
         at, kind = _merge(at, kind, lone, np.full(lone.size, CR, np.uint8))
-    spans = np.array([(fault.start, fault.end) for fault in faults], np.int32).reshape(-1, 2)
-    if spans.size:
+    if faults:
+        spans = np.array([(fault.start, fault.end) for fault in faults], np.int32)
         at, kind = _without_spans(at, kind, spans)
-    quotes, folded = Quotes(np.empty(0, np.int32), np.empty(0, np.uint8)), bool(spans.size)
-    if quote is not None:
-        quotes, at, kind, hidden = _outside(data, marks, base, at, kind)
-        folded = folded or hidden
-    if spans.size:
-        ends = spans[:, 1] - 1
-        at, kind = _merge(at, kind, ends, np.full(ends.size, LF, np.uint8))
-    if final and data.size > base and (not at.size or at[-1] != data.size - 1 or kind[-1] == marks.delimiter):
-        at, kind = np.append(at, np.int32(data.size)), np.append(kind, np.uint8(LF))
-    return Structure(at, kind, quotes, folded)
+        if marks.quote is None:
+            return _with_span_ends(at, kind, spans)
+    return at, kind
+
+
+def _alternating(data: Bytes, marks: Marks, base: int, *, final: bool) -> Structure | None:
+    """Return the structure if quotes open and close in turn, else None."""
+    at: list[Positions] = []
+    kind: list[Bytes] = []
+    wrong: list[Positions] = []
+    seconds: list[Positions] = []
+    folded, block = False, None
+    for block in blocks(data, marks, base, final=final):
+        if block is None:
+            return None
+        index = bytes_at(block.separators & ~block.inside, block.data.size)
+        kind.append(block.data[index])
+        at.append(_placed(index, block))
+        folded = folded or bool((block.ends & block.inside).any())
+        for bits, places in ((block.wrong, wrong), (block.seconds, seconds)):
+            if bits.any():
+                places.append(_placed(bytes_at(bits, block.data.size), block))
+    open_at_end = block is not None and bit_at(block.inside, block.data.size - 1)
+    return Structure(
+        at=np.concatenate(at),
+        kind=np.concatenate(kind),
+        folded=folded,
+        quoted=True,
+        open_at_end=open_at_end,
+        wrong=np.concatenate([_no_positions(), *wrong]),
+        seconds=np.concatenate([_no_positions(), *seconds]),
+    )
+
+
+def _placed(index: npt.NDArray[np.int64], block: Block) -> Positions:
+    index += block.start
+    return index.astype(np.int32)
+
+
+def scan_exactly(
+    data: Bytes,
+    marks: Marks,
+    *,
+    base: int = 0,
+    faults: Sequence[Fault] = (),
+    final: bool = True,
+    delimiters: bool = True,
+) -> tuple[Structure, Quotes]:
+    """Return the structure, without an end at the end of the data, and the state after each quote.
+
+    ``delimiters = False`` leaves these out, for who looks for records only.
+    """
+    at, kind = _unquoted(data, marks, faults, final=final, delimiters=delimiters)
+    quotes, at, kind, folded = _outside(data, marks, base, at, kind)
+    if faults and marks.quote is not None:
+        at, kind = _with_span_ends(at, kind, np.array([(fault.start, fault.end) for fault in faults], np.int32))
+    following = data[np.minimum(quotes.at + 1, data.size - 1)]
+    edge = np.isin(following, (marks.delimiter, LF, CR, marks.quote or 0)) | (quotes.at + 1 == data.size)
+    second = (quotes.after == INSIDE) & (data[quotes.at - 1] == marks.quote) & (quotes.at > base)
+    found = Structure(
+        at=at,
+        kind=kind,
+        folded=folded or bool(faults),
+        quoted=bool(quotes.at.size),
+        open_at_end=quotes.inside_at_end(),
+        wrong=quotes.at[(quotes.after == CLOSED) & ~edge],
+        seconds=quotes.at[second],
+    )
+    return found, quotes
+
+
+def _with_span_ends(at: Positions, kind: Bytes, spans: Positions) -> tuple[Positions, Bytes]:
+    return _merge(at, kind, spans[:, 1] - np.int32(1), np.full(len(spans), LF, np.uint8))
 
 
 def _crlf_count(data: Bytes, at: Positions, kind: Bytes) -> int:
@@ -202,7 +299,7 @@ def _without_spans(at: Positions, kind: Bytes, spans: Positions) -> tuple[Positi
 def _outside(data: Bytes, marks: Marks, base: int, at: Positions, kind: Bytes) -> tuple[Quotes, Positions, Bytes, bool]:
     """Return the quotes, the separators outside them, and whether a line end is inside."""
     index = np.flatnonzero(kind == marks.quote)
-    quotes = Quotes(at[index], quote_states(data, at[index], marks, base))
+    quotes = Quotes(at[index], _states(data, at[index], marks, base))
     if not index.size:
         return quotes, at, kind, False
     keep = np.ones(at.size, np.bool_)
@@ -217,25 +314,6 @@ def _outside(data: Bytes, marks: Marks, base: int, at: Positions, kind: Bytes) -
     keep &= ~inside
     inside[index] = False
     return quotes, at[keep], kind[keep], bool(np.any(kind[inside] != marks.delimiter))
-
-
-def quote_states(data: Bytes, at: Positions, marks: Marks, base: int) -> Bytes:
-    """Return the state after each quote: `INSIDE`, ``CLOSED`` or ``LITERAL``.
-
-    ``at`` are the quotes, ascending; ``base`` is where the first field starts.
-    """
-    if not at.size or marks.quote is None:
-        return np.empty(0, np.uint8)
-    may_open = np.zeros(256, np.bool_)
-    may_open[[marks.delimiter, LF, CR, marks.quote]] = True  # after a quote: the second of a pair
-    opening = at[0::2]
-    fine = may_open[data[opening - 1]]
-    fine[0] = opening[0] == base or fine[0]
-    if fine.all():
-        after = np.full(at.size, CLOSED, np.uint8)
-        after[0::2] = INSIDE
-        return after
-    return _exact_states(data, at, marks, base)
 
 
 def _transition(literal: int, inside: int, closed: int) -> int:
@@ -261,7 +339,10 @@ def _composition() -> Bytes:
     return table.astype(np.uint8)
 
 
-def _exact_states(data: Bytes, at: Positions, marks: Marks, base: int) -> Bytes:
+def _states(data: Bytes, at: Positions, marks: Marks, base: int) -> Bytes:
+    """Return the state after each quote, by composing transition maps of three states."""
+    if not at.size or marks.quote is None:
+        return np.empty(0, np.uint8)
     by_previous = np.full(256, _AFTER_TEXT, np.uint8)
     by_previous[[marks.delimiter, LF, CR]] = _AT_FIELD_START
     by_previous[marks.quote] = _AFTER_QUOTE

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lakehouse.errors import InputError, SettingsError
+from lakehouse.formats.csv_bits import Marks
 from lakehouse.formats.csv_faults import body, settle
-from lakehouse.formats.csv_structure import BOM, Marks, looks_like_utf16, scan
+from lakehouse.formats.csv_structure import BOM, looks_like_utf16, scan
 
 __all__ = ["Dialect", "column_names", "first_record", "sniff", "split_fields"]
 
