@@ -1,0 +1,128 @@
+"""The command line: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lakehouse.cli import cli
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "penstock.toml").write_text('[sources.trips]\nfiles = "*.csv"\n')
+    (tmp_path / "a.csv").write_text("id,fare\n1,2.50\n2,3.75\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(cli, arguments, input=stdin, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_land_and_ask(project: Path) -> None:
+    assert "1 file landed; 2 records = 2 well-formed + 0 malformed" in run("land").stdout
+    assert "nothing new, 1 file unchanged (snapshot 1)" in run("land", "trips", "a.csv").stdout
+    assert json.loads(run("sql", "select id, fare from lake.trips order by id", "--format", "json").stdout) == [
+        {"id": 1, "fare": 2.5},
+        {"id": 2, "fare": 3.75},
+    ]
+    table = run("sql", "-", stdin="select sum(fare) as fares from lake.trips").stdout
+    assert "6.250000" in table
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sources"],
+        ["schema", "trips"],
+        ["tables"],
+        ["snapshots"],
+        ["history", "raw.trips"],
+        ["tag", "first"],
+        ["tag"],
+        ["rollback", "0"],
+    ],
+)
+def test_every_listing_speaks_three_formats(project: Path, arguments: list[str]) -> None:
+    run("land")
+    run("tag", "one")
+    assert run(*arguments).stdout.strip()
+    objects = json.loads(run(*arguments, "--format", "json").stdout)
+    rows = list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv").stdout)))
+    assert len(rows) == len(objects) > 0
+    assert list(rows[0]) == list(objects[0])
+
+
+def test_as_of(project: Path) -> None:
+    run("land")
+    run("tag", "one")
+    (project / "b.csv").write_text("id,fare\n3,1.00\n")
+    run("land")
+    count = ["sql", "select count(*) as n from lake.trips", "--format", "json"]
+    at = json.loads(run("snapshots", "--format", "json").stdout)[1]["at"]
+    for as_of, expected in ((None, 3), ("one", 2), ("1", 2), (at, 2)):
+        options = ["--as-of", as_of] if as_of else []
+        assert json.loads(run(*count, *options).stdout) == [{"n": expected}]
+    run("rollback", "one")
+    assert json.loads(run(*count).stdout) == [{"n": 2}]
+    assert "1 file landed" in run("land").stdout
+    assert json.loads(run(*count).stdout) == [{"n": 3}]
+
+
+def test_export_raw(project: Path) -> None:
+    run("land")
+    load = json.loads(run("sources", "--format", "json").stdout)[0]["last_load"]
+    run("export-raw", "trips", load, "-o", "out")
+    assert (project / "out" / "a.csv").read_bytes() == (project / "a.csv").read_bytes()
+    assert "is there already" in run("export-raw", "trips", load, "-o", "out", code=1).stderr
+    assert "has no load" in run("export-raw", "trips", "nope", "-o", "out", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["sql", "select * from lake.tripz"], 1, "Did you mean lake.trips"),
+        (["sql", "select * from lake.trips", "--as-of", "99"], 1, "there is no snapshot 99"),
+        (["sql", "select * from lake.trips", "--as-of", "nine"], 1, "there is no tag 'nine'"),
+        (["sql", "selec"], 1, "syntax error"),
+        (["land", "trips", "nowhere.csv"], 1, "there is no such file"),
+        (["land", "nothing"], 1, "declares no files"),
+        (["history", "trips"], 1, "never been a table warehouse.trips"),
+        (["schema", "x"], 1, "there is no source x"),
+        (["tag", "2020"], 1, "cannot be a tag"),
+        (["rollback", "7"], 1, "there is no snapshot 7"),
+        (["sql"], 2, "Give a query"),
+        (["land", "--format", "xml"], 2, "xml"),
+        (["nonsense"], 2, "No such command"),
+        (["tables", "--project", "/nonexistent"], 1, "penstock.toml"),
+    ],
+)
+def test_what_is_wrong_where_and_what_to_do(project: Path, arguments: list[str], code: int, message: str) -> None:
+    run("land")
+    result = run(*arguments, code=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_damaged_newest_entry_is_no_step_back(project: Path) -> None:
+    run("land")
+    (project / "b.csv").write_text("id,fare\n3,1.00\n")
+    run("land")
+    entry = project / ".penstock/_catalog/log/2.json"
+    entry.write_bytes(entry.read_bytes()[:-30])
+    for arguments in (["tables"], ["land"], ["sql", "select 1"]):
+        assert "newest good snapshot is 1" in run(*arguments, code=1).stderr
+    assert "2" in run("sql", "select count(*) as n from lake.trips", "--as-of", "1").stdout
+
+
+@pytest.mark.parametrize("name", list(cli.commands))
+def test_help_shows_an_example(name: str) -> None:
+    assert f"Example:  penstock {name}" in run(name, "--help").stdout
