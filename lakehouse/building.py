@@ -119,7 +119,7 @@ class Build:
         ) as session:
             run = _Run(self, step, step.model, step.shape, session)
             report = run.gate()
-            self.reasons = reasons_of(session.connection, "_gate_bad") if report.quarantined else ()
+            self.reasons = reasons_of(report)
             _refuse_violations(step.model, report, self.reasons)
             tables, replaced = run.write(report)
         files: Overlay = {name: (change.schema, kept) for name, (change, kept) in tables.items()}
@@ -216,8 +216,8 @@ class _Run:
 
     def write(self, report: GateReport) -> tuple[dict[TableName, tuple[TableChange, list[DataFile]]], int]:
         """Write the good and the rejected rows; return both tables' changes and content, and the replaced rows."""
-        origin = Origin(self.build.execution, self.model.sha256, self.build.at)
-        stage_rejected(self.connection, "_gate", self.contract, origin, row_wise=self.shape.row_wise)
+        origin = Origin(self.build.execution, self.build.at)
+        stage_rejected(self.connection, "_gate", self.model, origin, row_wise=self.shape.row_wise)
         table, quarantine = self.model.table, quarantine_table(self.model.table)
         order = "_load_seq, _offset" if self.shape.row_wise else ", ".join(map(quote, self.contract.primary_key))
         if self.step.mode == "full":
@@ -286,7 +286,7 @@ class _Run:
         """Find the open rejected rows whose key now has a later good row; return queries that mark them so."""
         quarantine = quarantine_table(self.model.table)
         files = list(self.build.snapshot.files(quarantine))
-        stage_superseded(self.connection, self._with_file(quarantine, QUARANTINE, files), "_gate_good", self.contract)
+        stage_superseded(self.connection, self._with_file(quarantine, QUARANTINE, files), "_gate_good", self.model)
         marked = (
             "select * replace (case when _record_id in (select _record_id from _superseded) then 'superseded' "
             "else _state end as _state) from "

@@ -399,9 +399,7 @@ def _why_full(model: Model, shape: Shape, arrived: Arrivals) -> str | None:
         return arrived.why_not
     if not shape.row_wise or not shape.distributive:
         return shape.why_not_distributive
-    if model.annotations.order_by is not None:
-        return "@order_by decides between all rows of a key"
-    if set(model.contract.unique) - {model.contract.primary_key}:
+    if any(set(columns) != set(model.contract.primary_key) for columns in model.contract.unique):
         return "UNIQUE besides the primary key looks at all rows"
     if arrived.columns:
         return _why_columns_matter(model, shape, arrived.columns)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lakehouse.contracts import key_sql
+from lakehouse.contracts import GateReport, key_sql
 from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.errors import RequestError, UnknownTableError, near
 from lakehouse.metadata import Executions
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from lakehouse.catalog import Snapshot
-    from lakehouse.models import Contract
+    from lakehouse.models import Model
     from lakehouse.result import QueryResult
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "stage_superseded",
 ]
 
-_EXAMPLES = 100
 _REASONS = 'STRUCT("column" VARCHAR, "rule" VARCHAR, "value" VARCHAR)[]'
 
 # A struct comparison would take nulls for the greatest values, so that no match would win.
@@ -60,20 +59,19 @@ SCHEMA = TableSchema(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which promotion rejected a row, by which model file, and when (UTC text)."""
+    """Which promotion rejected a row, and when (UTC text)."""
 
     execution: str
-    model: str
     at: str
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One rule that rows break: on which column, how many rows, and up to 100 of the values."""
+    """One rule that rows break: on which column, how many rows, and examples: record id, key and value of each."""
 
     rule: str
-    column: str | None
+    column: str
     rows: int
-    examples: list[str | None]
+    examples: list[list[str | None]]
 
     @property
     def name(self) -> str:
@@ -115,24 +113,24 @@ class QuarantineReport:
 
 
 def stage_rejected(
-    connection: duckdb.DuckDBPyConnection, gate: str, contract: Contract, origin: Origin, *, row_wise: bool
+    connection: duckdb.DuckDBPyConnection, gate: str, model: Model, origin: Origin, *, row_wise: bool
 ) -> None:
     """Make the temporary table ``_rejected``: the rows of ``<gate>_bad`` as the quarantine table keeps them.
 
     Without provenance no row is later than another, so nothing is superseded.
     """
-    ordered = row_wise and bool(contract.primary_key)
+    ordered = row_wise and bool(model.contract.primary_key)
     state = f"case when {_LATER} then 'superseded' else 'open' end" if ordered else "'open'"
     connection.execute(
         f"create temp table _rejected as select bad._record_id, bad._load_seq, bad._offset, bad._key, "
         f"{state} as _state, "
         f"bad._reasons, bad._row, {quote_literal(origin.execution)} as _execution, "
-        f"{quote_literal(origin.model)} as _model, timestamptz {quote_literal(origin.at)} as _at "
-        f"from {gate}_bad bad{_winners(f'{gate}_good', contract) if ordered else ''}"
+        f"{quote_literal(model.sha256)} as _model, timestamptz {quote_literal(origin.at)} as _at "
+        f"from {gate}_bad bad{_winners(f'{gate}_good', model) if ordered else ''}"
     )
 
 
-def stage_superseded(connection: duckdb.DuckDBPyConnection, stored: str, good: str, contract: Contract) -> None:
+def stage_superseded(connection: duckdb.DuckDBPyConnection, stored: str, good: str, model: Model) -> None:
     """Make the temporary table ``_superseded``: open stored rows that have a later good row with their key.
 
     Parameters
@@ -144,23 +142,23 @@ def stage_superseded(connection: duckdb.DuckDBPyConnection, stored: str, good: s
     """
     connection.execute(
         f"create temp table _superseded as select bad._file, bad._record_id from ({stored}) bad"
-        f"{_winners(good, contract)} where bad._state = 'open' and {_LATER}"
+        f"{_winners(good, model)} where bad._state = 'open' and {_LATER}"
     )
 
 
-def reasons_of(connection: duckdb.DuckDBPyConnection, rejected: str) -> list[Reason]:
-    """Return the rules that the rows of a table of rejected rows break, the most frequent first."""
-    rows = connection.execute(
-        f'select r."rule", r."column", count(*), list(r."value" order by place)[1:{_EXAMPLES}] '
-        f"from (select unnest(_reasons) as r, row_number() over (order by _load_seq, _offset, _row) as place "
-        f"from {rejected}) reasons group by 1, 2 order by 3 desc, 2, 1"
-    ).fetchall()
-    return [Reason(*row) for row in rows]
+def reasons_of(report: GateReport) -> list[Reason]:
+    """Return the rules that rows broke, the most frequent first, with examples."""
+    found = [
+        Reason(rule, column, rows, [[e.record_id, e.key, e.value] for e in report.examples.get((rule, column), ())])
+        for (rule, column), rows in report.by_reason.items()
+    ]
+    return sorted(found, key=lambda reason: (-reason.rows, reason.name))
 
 
-def _winners(good: str, contract: Contract) -> str:
+def _winners(good: str, model: Model) -> str:
     """Return a join of each rejected row with the good row of its key."""
-    return f" left join (select *, {key_sql(contract, 'g')} as _text from {good} g) good on good._text = bad._key"
+    key = key_sql(model.contract, "g", pii=model.annotations.pii)
+    return f" left join (select *, {key} as _text from {good} g) good on good._text = bad._key"
 
 
 # -- the report -------------------------------------------------------------------------------------------------
@@ -221,8 +219,11 @@ def _failed_report(table: TableName, run: str, kept: Any) -> QuarantineReport:
             hint="Only a promotion that its gate stopped keeps them; see penstock plan.",
         )
     reasons = msgspec.convert(kept, list[Reason])
-    groups = [QuarantineGroup(r.rule, r.column, "rejected", r.rows, next(iter(r.examples), None)) for r in reasons]
-    flat = [(r.rule, r.column, example) for r in reasons for example in r.examples]
-    columns = ("rule", "column", "value")
+    groups = []
+    for reason in reasons:
+        first = reason.examples[0][-1] if reason.examples else None
+        groups.append(QuarantineGroup(reason.rule, reason.column, "rejected", reason.rows, first))
+    flat = [(r.rule, r.column, *example) for r in reasons for example in r.examples]
+    columns = ("rule", "column", "record_id", "key", "value")
     rows = pa.table({name: pa.array([row[i] for row in flat], pa.string()) for i, name in enumerate(columns)})
     return QuarantineReport(str(table), tuple(groups), QueryResult.from_table(rows), run)
