@@ -1,0 +1,26 @@
+"""Models: SQL files that hold a table's contract (DDL) and the query that fills it (DML)."""
+
+from __future__ import annotations
+
+from lakehouse.models.annotations import Annotations
+from lakehouse.models.columns import ColumnCheck, check_columns
+from lakehouse.models.contract import Check, Column, Contract, Reference
+from lakehouse.models.loading import Model, Models, load_models
+from lakehouse.models.shape import PROVENANCE, Shape, shape, with_provenance
+
+__all__ = [
+    "PROVENANCE",
+    "Annotations",
+    "Check",
+    "Column",
+    "ColumnCheck",
+    "Contract",
+    "Model",
+    "Models",
+    "Reference",
+    "Shape",
+    "check_columns",
+    "load_models",
+    "shape",
+    "with_provenance",
+]
