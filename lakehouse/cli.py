@@ -10,17 +10,17 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
-import msgspec
 
 from lakehouse import rendering
 from lakehouse.errors import PenstockError, RequestError
 
 if TYPE_CHECKING:
-    from lakehouse.lake import Lake
+    from lakehouse.lake import Lake, TableInfo
     from lakehouse.result import QueryResult
 
 __all__ = ["cli", "command"]
@@ -42,6 +42,10 @@ class _Group(click.Group):
             # Whoever read us has gone; the flush at exit must not complain about it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {place}{error.strerror or error}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -114,7 +118,7 @@ def _land(lake: Lake, source: str | None, files: Sequence[str], form: str, *, ve
     if form == "json":
         rendering.print_json(reports)
     elif form == "csv":
-        rendering.print_rows([msgspec.to_builtins(file) for report in reports for file in report.files], form)
+        rendering.print_rows([asdict(file) for report in reports for file in report.files], form)
     else:
         for report in reports:
             click.echo("\n".join(rendering.land_text(report, verbose=verbose)))
@@ -191,7 +195,7 @@ def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
     if form == "table":
         click.echo("\n".join(rendering.promotion_text(report)))
     else:
-        document = msgspec.to_builtins(report, enc_hook=str, str_keys=True)
+        document = asdict(report)
         if form == "json":
             rendering.print_json(document)
         else:
@@ -246,7 +250,7 @@ def _history(lake: Lake, table: str, form: str, *, delta: bool) -> None:
     """Show every state of TABLE, newest first."""
     rows = []
     for item in lake.history(table):
-        row = msgspec.to_builtins(item)
+        row = asdict(item)
         version = row.pop("version")
         rows.append({**row, "delta_version": version} if delta else row)
     rendering.print_rows(rows, form)
@@ -296,15 +300,15 @@ def _rollback(lake: Lake, as_of: str, table: str | None, form: str) -> None:
     rendering.print_rows([{"snapshot": snapshot.number, "summary": snapshot.entry.summary}], form)
 
 
-def _without_version(info: object) -> dict[str, Any]:
+def _without_version(info: TableInfo) -> dict[str, Any]:
     """Return a table's facts without its Delta version, which is for other readers (``history --delta``)."""
-    fields: dict[str, Any] = msgspec.to_builtins(info)
+    fields = asdict(info)
     del fields["version"]
     return fields
 
 
 def _print_result(result: QueryResult, form: str, *, limit: int) -> None:
-    out: BinaryIO = click.get_binary_stream("stdout")
+    out: BinaryIO = sys.stdout.buffer
     if form == "json":
         result.write_json(out)
     elif form == "csv":

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -110,14 +111,14 @@ class CommitRacedError(Exception):
     """Another writer committed to the Delta table first. Internal: publishing re-reads the catalog and goes on."""
 
 
-def arrow_schema(columns: Iterable[ColumnSchema]) -> pa.Schema:
+@functools.lru_cache(maxsize=256)
+def arrow_schema(columns: tuple[ColumnSchema, ...]) -> pa.Schema:
     """Return the Arrow schema that DuckDB gives columns of these types."""
     import duckdb
     import pyarrow as pa
 
     from lakehouse.types import quote
 
-    columns = list(columns)
     connection = duckdb.connect()
     try:
         connection.execute("set TimeZone = 'UTC'")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.entries import Entry
 from lakehouse.errors import RequestError, UnknownTableError, near
-from lakehouse.settings import PROJECT_FILE, Settings, SourceSettings, bare_settings, load_settings
+from lakehouse.settings import PROJECT_FILE, Settings, SourceSettings, bare_settings, find_project, load_settings
 from lakehouse.storage import Storage
 from lakehouse.types import AsOf, Clock, TableName, utc_now
 
@@ -260,7 +260,7 @@ def _settings(path: str | Path, env: str | None) -> Settings:
     """Return a project's settings, or bare ones for a lake without a project."""
     if "://" in str(path) or (not (Path(path) / PROJECT_FILE).exists() and (Path(path) / "_catalog").is_dir()):
         return bare_settings(path)
-    return load_settings(Path(path), env=env)
+    return load_settings(find_project(path), env=env)
 
 
 def _table_info(snapshot: Snapshot, name: TableName) -> TableInfo:

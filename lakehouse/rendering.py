@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 if TYPE_CHECKING:
     from lakehouse.landing import LandReport, Progress
@@ -23,6 +22,8 @@ Row = Mapping[str, Any]
 
 def print_json(value: Any) -> None:
     """Print one JSON document; integers and decimals as exact numbers."""
+    import msgspec
+
     encoder = msgspec.json.Encoder(decimal_format="number")
     click.echo(msgspec.json.format(encoder.encode(value), indent=2))
 

@@ -102,7 +102,7 @@ def test_export_raw(project: Path) -> None:
         (["sql"], 2, "Give a query"),
         (["land", "--format", "xml"], 2, "xml"),
         (["nonsense"], 2, "No such command"),
-        (["tables", "--project", "/nonexistent"], 1, "penstock.toml"),
+        (["tables", "--project", "/nonexistent"], 1, "there is no such directory"),
     ],
 )
 def test_what_is_wrong_where_and_what_to_do(project: Path, arguments: list[str], code: int, message: str) -> None:
