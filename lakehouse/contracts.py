@@ -132,7 +132,8 @@ def gate(
         run.settle_unique()
         return run.report()
     finally:
-        for name in ("dups", "rivals", "out", "clash", "kept", "rows"):
+        shared = [f"shared_{i}" for i in range(len(contract.unique))]
+        for name in ("dups", "rivals", "out", "clash", "kept", "rows", *shared):
             connection.execute(f"DROP TABLE IF EXISTS temp.main.{quote(f'{into}_{name}')}")
 
 
@@ -357,7 +358,7 @@ class _Gate:
         return ", ".join([*hidden, f"{key} AS _key"])
 
     def _key_of_bad(self) -> str:
-        """Return SQL for the key of a row that breaks a rule of its own; null if a part did not convert, as 1.7 is not the key 2."""
+        """Return SQL for the key of a bad row; null if a part did not convert, since 1.7 is not the key 2."""
         text = key_sql(self.contract, "_row", pii=self.pii)
         flags = [f"_row.{self.failed[name]}" for name in self.contract.primary_key if name in self.failed]
         return f"CASE WHEN NOT ({' OR '.join(flags)}) THEN {text} END" if flags else text
@@ -429,12 +430,11 @@ class _Gate:
         """Reject all rows that share the value of a UNIQUE; a row with a null in it conflicts with none."""
         clash = self._table("clash")
         self._execute(f"CREATE OR REPLACE TEMP TABLE {clash} (_rowid BIGINT, _reason {_REASON}, _nth INTEGER)")
-        kept, made = [], []
+        kept = []
         for i, columns in enumerate(self.contract.unique):
             if set(columns) == set(self.contract.primary_key) or not self._find_shared(columns):
                 continue
             shared = self._table(f"shared_{i}")
-            made.append(shared)
             # Every UNIQUE is judged over the same rows, so nothing is taken away before all are known.
             self._execute(
                 f"CREATE OR REPLACE TEMP TABLE {shared} AS SELECT {self._key(columns)} FROM {self.good} "
@@ -453,8 +453,6 @@ class _Gate:
         self._rebuild_good(f"SELECT {self._kept} FROM {self.good} AS _good {' '.join(kept)}")
         rows = f"(SELECT _rowid AS _out, list(_reason ORDER BY _nth) AS _why FROM {clash} GROUP BY 1)"
         self._reject(f"({self._converted()}) AS _row JOIN {rows} ON _out = _row._rowid", "_why", "true")
-        for table in made:
-            self._execute(f"DROP TABLE {table}")
 
     def _rebuild_good(self, query: str) -> None:
         # A new table, not DELETE: row numbers without gaps.

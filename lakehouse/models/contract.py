@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.errors import ModelError, near
+from lakehouse.models.queries import nodes, parse_query
 from lakehouse.models.shape import unstable_functions
 from lakehouse.models.statements import Parts
 from lakehouse.models.tokens import SourceText, Token, depths
@@ -231,6 +232,7 @@ def _constraints(
     of = {kind: [row for row in rows if row[0] == kind] for kind in ("PRIMARY KEY", "UNIQUE", "CHECK", "FOREIGN KEY")}
     for _, _, expression, _, _ in of["CHECK"]:
         _refuse_unstable(connection, source, parts, expression)
+        _refuse_qualified(connection, source, parts, expression, columns)
     ((comment,),) = connection.execute(f"SELECT comment FROM duckdb_tables() WHERE {_is_table(parts.table)}").fetchall()
     return Contract(
         columns=columns,
@@ -263,3 +265,19 @@ def _refuse_unstable(connection: duckdb.DuckDBPyConnection, source: SourceText, 
             at,
             hint="Filter by the clock in queries, not in the contract.",
         )
+
+
+def _refuse_qualified(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceText,
+    parts: Parts,
+    expression: str,
+    columns: tuple[Column, ...],
+) -> None:
+    """Refuse ``t.b`` for ``b``: a CHECK is run over rows that are not in a table of that name yet."""
+    known = {column.name.lower() for column in columns}
+    for node in nodes(parse_query(connection, f"SELECT {expression}")):
+        path = node.get("column_names", []) if node.get("class") == "COLUMN_REF" else []
+        if len(path) > 1 and path[0].lower() not in known:
+            at = next((t.start for t in parts.create[4:] if t.name.lower() == path[0].lower()), parts.table_at)
+            raise source.error(f"{'.'.join(path)} names the table in a CHECK", at, hint=f"Write {path[-1]}.")

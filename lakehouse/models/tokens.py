@@ -63,9 +63,9 @@ class SourceText:
         import duckdb
 
         found = duckdb.tokenize(self.data.decode())
-        starts = [start for start, _ in found]
+        ends = [*(start for start, _ in found[1:]), len(self.data)]
         tokens = []
-        for (start, kind), following in zip(found, [*starts[1:], len(self.data)], strict=True):
+        for (start, kind), following in zip(found, ends, strict=False):
             piece = self.data[start:following].rstrip()
             comment = kind == duckdb.token_type.comment
             tokens.append(Token(start, start + len(piece), piece.decode(), comment))
