@@ -11,7 +11,7 @@ from benchmarks.harness import compare, timed
 DATA = Path(__file__).parent / "data"
 _FILES = 8
 _COLUMNS = """
-i as id, (i % 265 + 1)::integer as zone, timestamptz '2020-01-01' + to_seconds(i // 4) as at,
+i as id, (i % 265 + 1)::integer as zone, timestamptz '2020-01-01' + to_seconds(i // 4) as began,
 (hash(i) % 10000 / 100)::decimal(10,2) as fare, (hash(i + 1) % 1000 / 100)::decimal(10,2) as tip,
 (hash(i + 2) % 5)::tinyint as kind, case when i % 7 = 0 then null else (hash(i + 3) % 6)::smallint end as passengers,
 hash(i + 4) / 1e15 as distance, 'vendor ' || (hash(i + 5) % 40) as vendor, (i % 3 = 0) as shared,
@@ -20,7 +20,7 @@ md5(i::varchar) as token, (date '2020-01-01' + (i // 345600)::integer) as day"""
 QUERIES = {
     "count": "select count(*) from {t}",
     "one column": "select sum(fare)::varchar, max(tip)::varchar from {t}",
-    "filter": "select count(*), sum(tip)::varchar from {t} where at >= '2020-01-09' and at < '2020-01-10'",
+    "filter": "select count(*), sum(tip)::varchar from {t} where began >= '2020-01-09' and began < '2020-01-10'",
     "group": "select zone, count(*), sum(fare)::varchar from {t} group by zone order by zone",
     "text": "select vendor, count(*) from {t} where token like 'ab%' group by vendor order by vendor",
     "top": "select id, fare::varchar from {t} order by fare desc, id limit 100",
@@ -79,10 +79,10 @@ def duckdb_parquet(root: str, query: str) -> Any:
 def penstock_sql(root: str, query: str) -> Any:
     """Open the lake, resolve the newest snapshot, run the query."""
     import duckdb  # noqa: F401 - imports are not what is measured
-    import lakehouse.session  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     from deltalake import DeltaTable  # noqa: F401
 
+    import lakehouse.session  # noqa: F401
     from lakehouse import Lake
 
     lake = Lake(root)
