@@ -135,7 +135,7 @@ def _refuse_violations(model: Model, report: GateReport, reasons: Sequence[Reaso
     allowed = Fraction(0) if fails else model.annotations.max_quarantine
     if not report.quarantined or Fraction(report.quarantined, report.query_rows) <= allowed:
         return
-    limit = "@on_violation fail allows none" if fails else f"@max_quarantine allows {float(allowed):.4g} of them"
+    limit = "@on_violation fail allows none" if fails else f"@max_quarantine allows {float(allowed * 100):.4g} %"
     most = ", ".join(f"{reason.name} ({reason.rows:,})" for reason in reasons[:_NAMED])
     raise GateError(
         f"{report.quarantined:,} of {report.query_rows:,} rows break the contract of {model.table}; {limit}",

@@ -313,7 +313,8 @@ class Catalog:
         )
 
     def entries(self) -> Iterator[Entry]:
-        """Yield all entries, newest first."""
+        """Yield all entries, newest first; like reading the newest, it stops at damage and says what still works."""
+        self.latest()
         for number in reversed(self.numbers()):
             yield self.snapshot(number).entry
 
@@ -434,16 +435,21 @@ class Catalog:
     def _roll_back_table(
         self, current: Snapshot, target: Snapshot, table: TableName, execution: str | None
     ) -> Snapshot:
-        if table.schema not in ("warehouse", "quarantine"):
+        if table.schema != "warehouse":
             raise RequestError(
                 f"{table} cannot be rolled back alone: what has landed belongs together",
                 hint=f"Roll the whole lake back: penstock rollback {target.number}",
             )
+        # What a model rejected belongs to what it accepted.
+        names = [table, *(name for name in (TableName("quarantine", table.name),) if name in target.tables)]
         change = Change(
             kind="rollback",
             summary=f"{table} back to snapshot {target.number}",
             execution=execution,
-            tables={table: TableChange(target.schema(table), target.files(table), remove=None, supersede_foreign=True)},
+            tables={
+                name: TableChange(target.schema(name), target.files(name), remove=None, supersede_foreign=True)
+                for name in names
+            },
             models={str(table): target.entry.models.get(str(table))},
         )
         return self.publish(current, change)

@@ -86,6 +86,7 @@ class Lake:
         self.settings: Settings = _settings(path, env)
         self.storage = Storage(self.settings.lake.uri)
         self.catalog = Catalog(self.storage, clock=clock)
+        self._open: tuple[tuple[int, str | None], Session] | None = None
 
     def __repr__(self) -> str:
         return f"Lake({self.storage.uri!r})"
@@ -168,6 +169,7 @@ class Lake:
     def connect(self, *, as_of: AsOf = None) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection in which every table of the snapshot is a view."""
         session = self._session(as_of, None)
+        self._open = None  # what the user does with the connection stays out of later queries
         session.require_all()
         return session.connection
 
@@ -245,15 +247,16 @@ class Lake:
         return self.settings.resources.threads or 1
 
     def _session(self, as_of: AsOf, timezone: str | None) -> Session:
+        """Return a session over a snapshot; the last one is kept, so that a series of queries opens logs once."""
         from lakehouse.session import Session
 
-        resources = self.settings.resources
-        return Session(
-            self.catalog.resolve(as_of),
-            memory=resources.memory,
-            threads=resources.threads,
-            timezone=timezone or self.settings.sql.timezone,
-        )
+        snapshot = self.catalog.resolve(as_of)
+        zone = timezone or self.settings.sql.timezone
+        if self._open is None or self._open[0] != (snapshot.number, zone):
+            resources = self.settings.resources
+            session = Session(snapshot, memory=resources.memory, threads=resources.threads, timezone=zone)
+            self._open = ((snapshot.number, zone), session)
+        return self._open[1]
 
 
 def _settings(path: str | Path, env: str | None) -> Settings:

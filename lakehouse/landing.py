@@ -132,7 +132,7 @@ def land(
     ConflictError
         If other processes kept landing in the same source.
     """
-    name = TableName.parse(f"raw.{source}").name
+    name = _source_name(source)
     files = expand(inputs)
     if not files:
         raise RequestError("no files to land", hint=f"penstock land {source} FILES…")
@@ -161,6 +161,15 @@ def land(
     counts = {"records": report.records, "malformed": report.malformed}
     executions.finish(execution, "COMPLETE", snapshot=report.snapshot, counts=counts)
     return report
+
+
+def _source_name(text: str) -> str:
+    try:
+        return TableName.parse(f"raw.{text}").name
+    except RequestError:
+        raise RequestError(
+            f"{text!r} cannot name a source", hint="Letters, digits and underscores, beginning with a letter."
+        ) from None
 
 
 def _land(attempt: Callable[[], LandReport]) -> LandReport:
@@ -419,7 +428,7 @@ class _Load:
             self.base,
             Change(
                 kind="land",
-                summary=f"{self.name}: {len(landed)} files, {records:,} records",
+                summary=f"{self.name}: {len(landed)} file{'s' * (len(landed) != 1)}, {records:,} records",
                 execution=self.execution,
                 tables=changes,
                 sources={self.name: entry},

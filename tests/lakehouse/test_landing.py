@@ -267,7 +267,7 @@ def test_bad_requests(project: Path) -> None:
     lake = Lake(project)
     with pytest.raises(RequestError, match="declares no files"):
         lake.land("s")
-    with pytest.raises(RequestError, match="not a table name"):
+    with pytest.raises(RequestError, match="cannot name a source"):
         lake.land("no good", put(project, "a.csv", CSV))
 
 
