@@ -100,6 +100,7 @@ def command(name: str, *, example: str, prints: bool = True) -> Callable[[Callab
 
 
 _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
+_YES = click.option("--yes", is_flag=True, help="Needed where penstock.toml says protected = true.")
 
 
 @command("land", example="penstock land yellow_trips 'data/*.csv.gz'")
@@ -191,7 +192,8 @@ def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
 @click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
 def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
     """Run the models whose inputs changed; publish what passes its contract, quarantine the rest."""
-    report = lake.promote(select=select)
+    with rendering.progress_bar(hidden=form != "table", steps=True) as progress:
+        report = lake.promote(select=select, progress=progress)
     if form == "table":
         click.echo("\n".join(rendering.promotion_text(report)))
     else:
@@ -279,12 +281,14 @@ def _snapshots(lake: Lake, form: str) -> None:
 @click.argument("name", required=False)
 @click.argument("as_of", required=False)
 @click.option("--delete", is_flag=True, help="Delete the tag.")
-def _tag(lake: Lake, name: str | None, as_of: str | None, form: str, *, delete: bool) -> None:
+@_YES
+def _tag(lake: Lake, name: str | None, as_of: str | None, form: str, *, delete: bool, yes: bool) -> None:
     """Name the snapshot AS_OF (the newest by default) for ever; without NAME, list the tags."""
     if name is None:
         rows = [{"tag": tag, "snapshot": number} for tag, number in sorted(lake.tags().items())]
         rendering.print_rows(rows, form, empty="No tags yet.")
     elif delete:
+        _refuse_protected(lake, yes=yes)
         lake.delete_tag(name)
         rendering.print_rows([{"tag": name, "deleted": True}], form)
     else:
@@ -294,10 +298,17 @@ def _tag(lake: Lake, name: str | None, as_of: str | None, form: str, *, delete: 
 @command("rollback", example="penstock rollback 3")
 @click.argument("as_of")
 @click.option("--table", metavar="TABLE", help="Only this warehouse table.")
-def _rollback(lake: Lake, as_of: str, table: str | None, form: str) -> None:
+@_YES
+def _rollback(lake: Lake, as_of: str, table: str | None, form: str, *, yes: bool) -> None:
     """Go back to the state AS_OF, in a new snapshot: nothing is lost, and it can be undone the same way."""
+    _refuse_protected(lake, yes=yes)
     snapshot = lake.rollback(as_of, table=table)
     rendering.print_rows([{"snapshot": snapshot.number, "summary": snapshot.entry.summary}], form)
+
+
+def _refuse_protected(lake: Lake, *, yes: bool) -> None:
+    if lake.settings.lake.protected and not yes:
+        raise RequestError("this lake is protected", where=lake.storage.uri, hint="If you mean it, add --yes.")
 
 
 def _without_version(info: TableInfo) -> dict[str, Any]:

@@ -366,38 +366,30 @@ class _Load:
 
     def _landed(self, plan: _Plan, counts: Sequence[Counts]) -> list[LandedFile]:
         """Return what this load adds to the source's list, by URI."""
-        stamp = utc_text(self.now)
         rows = [
-            LandedFile(
-                load_id=self.load_id,
-                file=index,
-                uri=file.uri,
-                sha256=print_.sha256,
-                size=print_.size,
-                stored_sha256=print_.stored_sha256,
-                stored_size=print_.stored_size,
-                landed_at=stamp,
-                records=count.records,
-                malformed=count.malformed,
-                filler=count.filler,
+            msgspec.structs.replace(
+                self._landed_file(index, pair), records=count.records, malformed=count.malformed, filler=count.filler
             )
-            for index, ((file, print_), count) in enumerate(zip(plan.fresh, counts, strict=True))
+            for index, (pair, count) in enumerate(zip(plan.fresh, counts, strict=True))
         ]
         aliases = [
-            LandedFile(
-                load_id=self.load_id,
-                file=len(rows) + index,
-                uri=file.uri,
-                sha256=print_.sha256,
-                size=print_.size,
-                stored_sha256=print_.stored_sha256,
-                stored_size=print_.stored_size,
-                landed_at=stamp,
-                alias=True,
-            )
-            for index, (file, print_) in enumerate(plan.aliases)
+            msgspec.structs.replace(self._landed_file(index, pair), alias=True)
+            for index, pair in enumerate(plan.aliases, len(rows))
         ]
         return sorted([*rows, *aliases], key=lambda landed: landed.uri)
+
+    def _landed_file(self, index: int, pair: tuple[InputFile, Fingerprint]) -> LandedFile:
+        file, print_ = pair
+        return LandedFile(
+            load_id=self.load_id,
+            file=index,
+            uri=file.uri,
+            sha256=print_.sha256,
+            size=print_.size,
+            stored_sha256=print_.stored_sha256,
+            stored_size=print_.stored_size,
+            landed_at=utc_text(self.now),
+        )
 
     def _publish(self, raw_paths: Sequence[str], settled: _Settled, landed: Sequence[LandedFile]) -> Snapshot:
         storage, raw, twin = self.catalog.storage, raw_table(self.name), twin_table(self.name)

@@ -142,21 +142,31 @@ def promotion_text(report: PromotionReport) -> list[str]:
     return [*lines, f"Published as snapshot {report.snapshot}, {report.seconds:.1f} s"]
 
 
-def progress_bar(*, hidden: bool) -> AbstractContextManager[Progress | None]:
-    """Return a context with a progress callback that draws on a terminal, or with None."""
+def progress_bar(*, hidden: bool, steps: bool = False) -> AbstractContextManager[Progress | None]:
+    """Return a context with a progress callback that draws on a terminal, or with None.
+
+    Parameters
+    ----------
+    steps
+        Count steps, not bytes.
+    """
     if hidden or not sys.stderr.isatty():
         return nullcontext(None)
-    return _Bar()
+    return _Bar(steps=steps)
 
 
 class _Bar(AbstractContextManager["Progress | None"]):
     """A bar on stderr that vanishes when the work is done."""
 
+    def __init__(self, *, steps: bool) -> None:
+        self._steps = steps
+
     def __enter__(self) -> Progress:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        amount = MofNCompleteColumn() if self._steps else DownloadColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._progress.start()
         self._task = self._progress.add_task("", total=None)

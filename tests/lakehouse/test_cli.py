@@ -126,3 +126,13 @@ def test_a_damaged_newest_entry_is_no_step_back(project: Path) -> None:
 @pytest.mark.parametrize("name", list(cli.commands))
 def test_help_shows_an_example(name: str) -> None:
     assert f"Example:  penstock {name}" in run(name, "--help").stdout
+
+
+def test_a_protected_lake_asks_for_yes(project: Path) -> None:
+    run("land")
+    run("tag", "one")
+    (project / "penstock.toml").write_text("[lake]\nprotected = true\n")
+    assert "add --yes" in run("rollback", "0", code=1).stderr
+    assert "add --yes" in run("tag", "one", "--delete", code=1).stderr
+    run("tag", "one", "--delete", "--yes")
+    assert "2" in run("rollback", "0", "--yes").stdout

@@ -361,7 +361,7 @@ def test_a_new_column_that_the_query_sees_rebuilds(lake: PromotionLake) -> None:
     assert step(lake).reason == "lake.trips has new columns, and the query names trips"
 
 
-def test_a_table_that_was_rolled_back_alone_is_rebuilt(lake: PromotionLake) -> None:
+def test_a_table_that_was_rolled_back_alone_catches_up(lake: PromotionLake) -> None:
     lake.land("trips", COLUMNS, ("a", [(1, 1, 1), (2, -2, 1)]))
     first = lake.catalog.snapshot(int(lake.promote().snapshot or 0))
     lake.land("trips", COLUMNS, ("b", [(3, 3, 1), (4, -4, 1)]))
@@ -370,7 +370,8 @@ def test_a_table_that_was_rolled_back_alone_is_rebuilt(lake: PromotionLake) -> N
 
     lake.catalog.roll_back(first, table=TableName("warehouse", "trips"))
     assert lake.rows("warehouse.trips") == [(1, 1, 1)]
-    assert table_report(lake).mode == "full"
+    # Its quarantine and its watermark went back with it, so reading what came since is enough.
+    assert table_report(lake).mode == "incremental"
     assert state(lake) == wanted
 
 
