@@ -388,6 +388,15 @@ def _reset_schema(
     from deltalake.exceptions import CommitFailedError
 
     try:
+        if "timestampNtz" in _features(schema, table):
+            from deltalake import TableFeatures
+
+            table.alter.add_feature(
+                TableFeatures.TimestampWithoutTimezone,
+                allow_protocol_versions_increase=True,
+                commit_properties=_properties(info),
+            )
+            table = _open(storage, table_path)
         table.create_write_transaction(
             [],
             mode="overwrite",
@@ -398,6 +407,12 @@ def _reset_schema(
     except CommitFailedError as error:
         raise CommitRacedError(table_path) from error
     return _open(storage, table_path)
+
+
+def _features(schema: TableSchema, table: DeltaTable) -> set[str]:
+    """Return the protocol features that a schema needs and the table does not have yet."""
+    needed = {"timestampNtz"} if any("timestamp[us]" in str(f.type) for f in arrow_schema(schema.columns)) else set()
+    return needed - set(table.protocol().writer_features or [])
 
 
 def _removals(head: Mapping[str, DataFile], wanted: Mapping[str, DataFile], now: dt.datetime) -> list[Any]:

@@ -163,7 +163,10 @@ def expand(inputs: Iterable[str | Path]) -> list[InputFile]:
 
 
 def _matches(text: str) -> list[InputFile]:
-    fs, path = fsspec.core.url_to_fs(text)
+    try:
+        fs, path = fsspec.core.url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"cannot be opened: {error}", where=text) from error
     if fs.isdir(path):
         raise InputError("is a directory", where=text, hint=f"Name its files, e.g. {text.rstrip('/')}/*.csv")
     if fs.exists(path):

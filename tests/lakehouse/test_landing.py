@@ -193,6 +193,19 @@ def test_columns_appear_and_move(project: Path) -> None:
     assert rows(lake, "a, b, c") == [(1, None, None), (2, 5, "x")]
 
 
+def test_a_time_without_zone_appears_in_a_later_load(project: Path) -> None:
+    lake = Lake(project)
+    lake.land("s", put(project, "a.csv", b"a,t\n1,\n"))
+    lake.land("s", put(project, "b.csv", b"a,t\n2,2018-07-01 12:00:00\n"))
+    assert rows(lake, "a, t::varchar") == [(1, None), (2, "2018-07-01 12:00:00")]
+
+
+@pytest.mark.parametrize("uri", ["zz://x/y.csv"])
+def test_an_address_that_nothing_opens(project: Path, uri: str) -> None:
+    with pytest.raises(InputError, match="cannot be opened"):
+        Lake(project).land("s", uri)
+
+
 def test_local_times(project: Path) -> None:
     (project / "penstock.toml").write_text('[sources.s]\ntimezone = "America/New_York"\n')
     lake = Lake(project)
