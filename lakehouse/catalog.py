@@ -345,6 +345,7 @@ class Catalog:
                 f"{name!r} cannot be a tag: it must not look like a number or a time",
                 hint="Begin with a letter; letters, digits, - _ . may follow.",
             )
+        self.latest()  # writing stops where the newest entry is damaged
         self.snapshot(number)
         data = msgspec.json.encode(_Tag(FORMAT, name, number, utc_text(self.clock())))
         if not self.storage.put_if_absent(f"_catalog/refs/{name}.json", data) and self._tag(name).snapshot != number:
@@ -355,6 +356,7 @@ class Catalog:
 
     def delete_tag(self, name: str) -> None:
         """Delete a tag."""
+        self.latest()
         if name not in self.tags():
             raise UnknownSnapshotError(f"there is no tag {name!r}", hint=near(name, self.tags(), what="tags"))
         self.storage.delete(f"_catalog/refs/{name}.json")

@@ -118,7 +118,7 @@ def test_a_damaged_newest_entry_is_no_step_back(project: Path) -> None:
     run("land")
     entry = project / ".penstock/_catalog/log/2.json"
     entry.write_bytes(entry.read_bytes()[:-30])
-    for arguments in (["tables"], ["land"], ["sql", "select 1"], ["snapshots"]):
+    for arguments in (["tables"], ["land"], ["sql", "select 1"], ["snapshots"], ["tag", "t", "1"]):
         assert "newest good snapshot is 1" in run(*arguments, code=1).stderr
     assert "2" in run("sql", "select count(*) as n from lake.trips", "--as-of", "1").stdout
 
