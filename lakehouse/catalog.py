@@ -17,32 +17,21 @@ import msgspec
 
 from lakehouse import delta
 from lakehouse.delta import DataFile, TableSchema
-from lakehouse.entries import (
-    FORMAT,
-    Entry,
-    ModelEntry,
-    SourceEntry,
-    TableEntry,
-    entry_path,
-    refuse_newer_writer,
-    sealed,
-    unsealed,
-)
+from lakehouse.entries import FORMAT, Entry, ModelEntry, SourceEntry, TableEntry, refuse_newer_writer
 from lakehouse.errors import (
     CatalogDamagedError,
     ConflictError,
-    ProjectError,
     RequestError,
     UnknownSnapshotError,
     UnknownTableError,
     near,
 )
+from lakehouse.snapshot_log import LAKE_FILE, SnapshotLog
 from lakehouse.storage import Storage
 from lakehouse.types import AsOf, Clock, TableName, new_ulid, parse_instant, utc_now, utc_text
 
 __all__ = ["Catalog", "Change", "Snapshot", "TableChange", "files_sha256"]
 
-_MARK = "_catalog/lake.json"
 _ATTEMPTS = 20
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
 
@@ -88,6 +77,8 @@ class Change:
         One line for people.
     info
         Further commit info for the Delta logs.
+    definitions
+        SHA-256 of the object with the feature definitions; None leaves them as they are.
     """
 
     kind: str
@@ -97,6 +88,7 @@ class Change:
     sources: Mapping[str, SourceEntry] = field(default_factory=dict)
     models: Mapping[str, ModelEntry | None] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
+    definitions: str | None = None
 
 
 class Snapshot:
@@ -179,28 +171,32 @@ class Catalog:
         self.storage = storage
         self.clock = clock
         self._failpoint = failpoint
+        self._log = SnapshotLog(storage)
 
     # -- the lake as a whole ------------------------------------------------------------------------------------
 
     @property
     def exists(self) -> bool:
         """Whether there is a lake here."""
-        return self.storage.exists(_MARK)
+        return self.storage.exists(LAKE_FILE)
 
     def create(self, *, purpose: str = "lake") -> None:
         """Make an empty lake here, unless there is one; its snapshot 0 has no tables."""
-        mark = {"format": FORMAT, "id": new_ulid(self.clock()), "purpose": purpose}
-        self.storage.put_if_absent(_MARK, msgspec.json.encode(mark))
+        if self.exists:
+            return
         empty = Entry(
             FORMAT, FORMAT, FORMAT, 0, None, None, utc_text(self.clock()), "create", None, "empty lake", {}, {}, {}
         )
-        self.storage.put_if_absent(entry_path(0), sealed(empty))
+        self._log.append(empty)
+        # Last, so that a lake is never there without its first entry.
+        mark = {"format": FORMAT, "id": new_ulid(self.clock()), "purpose": purpose}
+        self.storage.put_if_absent(LAKE_FILE, msgspec.json.encode(mark))
 
     @property
     def purpose(self) -> str | None:
         """What the lake was made for (``demo`` for the demo's), or None if there is none."""
         try:
-            return str(msgspec.json.decode(self.storage.read(_MARK)).get("purpose"))
+            return str(msgspec.json.decode(self.storage.read(LAKE_FILE)).get("purpose"))
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
@@ -227,8 +223,7 @@ class Catalog:
 
     def numbers(self) -> list[int]:
         """Return the numbers of all snapshots, ascending."""
-        names = self.storage.list("_catalog/log")
-        return sorted(int(stem) for stem in (name.removesuffix(".json") for name in names) if stem.isdecimal())
+        return self._log.numbers()
 
     def latest(self) -> Snapshot:
         """Return the newest snapshot.
@@ -238,37 +233,13 @@ class Catalog:
         ProjectError
             If there is no lake here.
         CatalogDamagedError
-            If the newest entry is damaged: never a silent step back to an older one.
+            If the newest entry is damaged or missing: never a silent step back to an older one.
         """
-        numbers = self.numbers()
-        if not numbers:
-            raise ProjectError(
-                "there is no lake here yet",
-                where=self.storage.uri,
-                hint="Land something first: penstock land SOURCE FILES…",
-            )
-        try:
-            return self.snapshot(numbers[-1])
-        except CatalogDamagedError as error:
-            good = next((n for n in reversed(numbers[:-1]) if self._readable(n)), None)
-            hint = (
-                f"The newest good snapshot is {good}; read it with --as-of {good}. "
-                "Restore the file from a copy to go on writing."
-                if good is not None
-                else "No snapshot can be read. Restore the catalog from a copy."
-            )
-            raise CatalogDamagedError(error.what, where=error.where, hint=hint) from error
+        return Snapshot(self, self._log.newest())
 
     def snapshot(self, number: int) -> Snapshot:
         """Return the snapshot of that number."""
-        place = entry_path(number)
-        try:
-            data = self.storage.read(place)
-        except FileNotFoundError:
-            numbers = self.numbers()
-            known = f"Snapshots: {numbers[0]} to {numbers[-1]}." if numbers else "There are no snapshots yet."
-            raise UnknownSnapshotError(f"there is no snapshot {number}", hint=known) from None
-        return Snapshot(self, unsealed(data, number, place))
+        return Snapshot(self, self._log.read(number))
 
     def resolve(self, as_of: AsOf) -> Snapshot:
         """Return the snapshot that an as-of names: a number, a tag, an instant, or None for the newest.
@@ -303,27 +274,11 @@ class Catalog:
     def _at(self, instant: dt.datetime) -> Snapshot:
         if instant > self.clock():
             raise UnknownSnapshotError(f"{utc_text(instant)} lies in the future")
-        for number in reversed(self.numbers()):
-            snapshot = self.snapshot(number)
-            if snapshot.entry.instant <= instant:
-                return snapshot
-            first = snapshot
-        raise UnknownSnapshotError(
-            f"{utc_text(instant)} lies before the first snapshot", hint=f"The lake begins at {first.entry.at}."
-        )
+        return Snapshot(self, self._log.at(instant))
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield all entries, newest first; like reading the newest, it stops at damage and says what still works."""
-        self.latest()
-        for number in reversed(self.numbers()):
-            yield self.snapshot(number).entry
-
-    def _readable(self, number: int) -> bool:
-        try:
-            self.snapshot(number)
-        except (CatalogDamagedError, UnknownSnapshotError):
-            return False
-        return True
+    def entries(self, start: Snapshot | None = None) -> Iterator[Entry]:
+        """Yield the entries from a snapshot (or the newest) on, newest first; damage stops the walk with an error."""
+        return self._log.walk((start or self.latest()).entry)
 
     # -- tags ---------------------------------------------------------------------------------------------------
 
@@ -396,9 +351,8 @@ class Catalog:
                 continue
             self._failpoint("committed")
             entry = self._next(current.entry, change, tables)
-            if self.storage.put_if_absent(entry_path(entry.snapshot), sealed(entry)):
-                self._failpoint("published")
-                return self.snapshot(entry.snapshot)
+            if (published := self._appended(entry)) is not None:
+                return published
         raise ConflictError("other processes kept publishing", hint="Nothing was lost. Run the command again.")
 
     def roll_back(self, target: Snapshot, *, table: TableName | None = None, execution: str | None = None) -> Snapshot:
@@ -428,10 +382,19 @@ class Catalog:
             models=old.models,
             definitions=old.definitions,
         )
-        if not self.storage.put_if_absent(entry_path(entry.snapshot), sealed(entry)):
+        published = self._appended(entry)
+        if published is None:
             raise ConflictError(
                 "another process published meanwhile", hint="Look at penstock snapshots, then run it again."
             )
+        return published
+
+    def _appended(self, entry: Entry) -> Snapshot | None:
+        """Publish an entry, or return None if another process took its number."""
+        if not self._log.append(entry):
+            return None
+        self._failpoint("published")
+        self._log.mark(entry.snapshot)
         return self.snapshot(entry.snapshot)
 
     def _roll_back_table(
@@ -465,18 +428,16 @@ class Catalog:
         for source in change.sources:
             if base.entry.sources.get(source) != current.entry.sources.get(source):
                 raise self._lost(f"source {source}", base, "sources")
+        if change.definitions is not None and base.entry.definitions != current.entry.definitions:
+            raise self._lost("the feature definitions", base, "definitions")
 
     def _lost(self, what: str, base: Snapshot, part: str) -> ConflictError:
-        key = what.removeprefix("source ")
-        winner = next(
-            (
-                n
-                for n in self.numbers()
-                if n > base.number
-                and getattr(self.snapshot(n).entry, part).get(key) != getattr(base.entry, part).get(key)
-            ),
-            base.number + 1,
-        )
+        def state(entry: Entry) -> object:
+            whole = getattr(entry, part)
+            return whole.get(what.removeprefix("source ")) if isinstance(whole, dict) else whole
+
+        later = (n for n in self.numbers() if n > base.number)
+        winner = next((n for n in later if state(self.snapshot(n).entry) != state(base.entry)), base.number + 1)
         entry = self.snapshot(winner).entry
         return ConflictError(
             f"{what} was changed by another process meanwhile: snapshot {winner} ({entry.kind}, {entry.summary})",
@@ -526,7 +487,7 @@ class Catalog:
             tables=dict(sorted({**current.tables, **tables}.items())),
             sources=dict(sorted({**current.sources, **change.sources}.items())),
             models={name: model for name, model in sorted(models.items()) if model is not None},
-            definitions=current.definitions,
+            definitions=change.definitions or current.definitions,
         )
 
     def _stamp(self, parent: Entry) -> str:

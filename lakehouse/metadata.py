@@ -143,7 +143,10 @@ class Executions:
         Those that a catalog entry names are closed as COMPLETE, the others as KILLED.
         """
         dead = [start for start in self._open() if start.host == _host() and not _is_alive(start)]
-        published = self._published(dead)
+        try:
+            published = self._published(dead)
+        except CatalogDamagedError:
+            return []  # the entry that can't be read may name one of them: they stay open
         for start in dead:
             state: Literal["COMPLETE", "KILLED"] = "COMPLETE" if start.id in published else "KILLED"
             self.finish(start.id, state, snapshot=published.get(start.id))

@@ -91,6 +91,25 @@ class Storage:
             return False
         return True
 
+    def replace(self, relative: str, data: bytes) -> None:
+        """Put an object in the place of what may be there; readers see the old or the new one, whole.
+
+        Not flushed: a machine that stops may be left with the old one.
+        """
+        self._make_parent(relative)
+        if not self.is_local:
+            self._fs.pipe_file(self.path(relative), data)
+            return
+        target = Path(self.path(relative))
+        temporary = target.with_name(f".tmp-{secrets.token_hex(8)}")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        except OSError as error:
+            raise StorageError(f"cannot write here: {error.strerror or error}", where=str(target.parent)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def exists(self, relative: str) -> bool:
         """Return whether an object (or directory) is there."""
         return cast(bool, self._fs.exists(self.path(relative)))

@@ -55,7 +55,7 @@ def _snapshots(snapshot: Snapshot) -> list[Sequence[int | str | list[str] | None
     tags: dict[int, list[str]] = {}
     for tag, number in sorted(catalog.tags().items()):
         tags.setdefault(number, []).append(tag)
-    entries = [catalog.snapshot(number).entry for number in catalog.numbers() if number <= snapshot.number]
+    entries = reversed(list(catalog.entries(snapshot)))
     return [
         (e.snapshot, e.parent, e.at, e.kind, e.summary, e.execution, len(e.tables), tags.get(e.snapshot, []))
         for e in entries

@@ -1,0 +1,176 @@
+"""Files of a lake that are missing, cut or changed: never a silent step back, always a way on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lakehouse import Lake
+from lakehouse.catalog import Catalog
+from lakehouse.cli import cli
+from lakehouse.errors import CatalogDamagedError, UnknownSnapshotError
+
+MODEL = """create table warehouse.trips (id bigint primary key, fare decimal(10,2) not null);
+insert or replace into warehouse.trips select id, fare from lake.trips; -- @since load(lake.trips)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "penstock.toml").write_text('[resources]\nthreads = 1\n[sources.trips]\nfiles = "*.csv"\n')
+    (tmp_path / "sql/warehouse").mkdir(parents=True)
+    (tmp_path / "sql/warehouse/trips.sql").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def land(project: Path, *names: str) -> Lake:
+    """Land one small file per name, each in a load of its own."""
+    lake = Lake(project)
+    for number, name in enumerate(names, 1 + len(list(project.glob("*.csv")))):
+        (project / f"{name}.csv").write_text(f"id,fare\n{number},{number}.50\n")
+        lake.land("trips", project / f"{name}.csv")
+    return lake
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    assert "bug in Penstock" not in result.output
+    return result
+
+
+def catalog_file(project: Path, name: str) -> Path:
+    return project / ".penstock/_catalog" / name
+
+
+# -- the snapshot log -------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_newest_entry_is_no_step_back(project: Path) -> None:
+    lake = land(project, "a", "b", "c")
+    lake.tag("one", 1)
+    catalog_file(project, "log/3.json").unlink()
+    (project / "d.csv").write_text("id,fare\n4,4.00\n")
+    writing = (["land"], ["promote"], ["tag", "t", "1"], ["tag", "one", "--delete"], ["rollback", "1"])
+    for arguments in (["tables"], ["sql", "select 1"], ["snapshots"], ["plan"], *writing):
+        message = run(*arguments, code=1).stderr
+        assert "snapshot 3 is missing" in message
+        assert "log/3.json" in message
+        assert "newest good snapshot is 2" in message
+    assert "2" in run("sql", "select count(*) as n from lake.trips", "--as-of", "2").stdout
+    assert "1" in run("sql", "select count(*) as n from lake.trips", "--as-of", "one").stdout
+    assert "snapshot 3 is missing" in run("tables", "--as-of", "3", code=1).stderr
+    assert sorted(path.name for path in catalog_file(project, "log").iterdir()) == ["0.json", "1.json", "2.json"]
+
+
+def test_who_gives_the_newest_entry_up_goes_on_from_the_one_before(project: Path) -> None:
+    land(project, "a", "b")
+    catalog_file(project, "log/2.json").unlink()
+    assert "delete _catalog/head.json" in run("land", code=1).stderr
+    catalog_file(project, "head.json").unlink()
+    assert "1 file landed" in run("land").stdout
+    assert Lake(project).catalog.latest().number == 2
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"{", b"[]", b'{"format": 1, "snapshot": "x"}', b'{"snapshot": 0}'])
+def test_the_mark_is_never_needed_and_comes_back(project: Path, mark: bytes | None) -> None:
+    land(project, "a")
+    head = catalog_file(project, "head.json")
+    head.unlink()
+    if mark is not None:
+        head.write_bytes(mark)
+    assert Lake(project).catalog.latest().number == 1
+    assert land(project, "b").catalog.latest().number == 2
+    assert json.loads(head.read_bytes())["snapshot"] == 2
+    Lake(project).rollback(1)
+    assert json.loads(head.read_bytes())["snapshot"] == 3
+
+
+def test_a_late_mark_does_not_lower_a_higher_one(project: Path) -> None:
+    lake = land(project, "a")
+    done: list[int] = []
+
+    def other(point: str) -> None:
+        if point == "published" and not done:
+            done.append(1)
+            Lake(project).rollback(0)
+
+    Catalog(lake.storage, failpoint=other).roll_back(lake.catalog.snapshot(1))
+    assert lake.catalog.latest().number == 3
+    assert json.loads(catalog_file(project, "head.json").read_bytes())["snapshot"] == 3
+
+
+def test_a_publish_while_somebody_reads_the_newest_is_no_damage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, other = land(project, "a"), Lake(project)
+    listed = lake.storage.list
+
+    def publish_first(relative: str) -> list[str]:
+        names = listed(relative)
+        if relative == "_catalog/log":
+            other.rollback(0)
+        return names
+
+    monkeypatch.setattr(lake.storage, "list", publish_first)
+    assert lake.catalog.latest().number == 1
+
+
+def test_a_log_without_any_entry_is_damage_not_an_empty_lake(project: Path) -> None:
+    land(project, "a")
+    for path in catalog_file(project, "log").iterdir():
+        path.unlink()
+    assert "Restore" in run("land", code=1).stderr
+    assert "Restore" in run("tables", code=1).stderr
+
+
+def test_a_lake_whose_making_was_stopped_is_made_whole(project: Path) -> None:
+    lake = Lake(project)
+    lake.catalog.create()
+    catalog_file(project, "lake.json").unlink()
+    catalog_file(project, "head.json").unlink(missing_ok=True)
+    land(project, "a")
+    assert lake.catalog.exists
+    assert lake.catalog.latest().number == 1
+
+
+def test_a_hole_in_the_log_is_not_stepped_over(project: Path) -> None:
+    lake = land(project, "a", "b", "c", "d")
+    times = [entry.instant for entry in reversed(lake.snapshots())]
+    catalog_file(project, "log/2.json").unlink()
+    for arguments in (["snapshots"], ["history", "raw.trips"], ["sql", "from system.snapshots"]):
+        message = run(*arguments, code=1).stderr
+        assert "snapshot 2 is missing" in message
+        assert "--as-of" in message
+    assert "snapshot 2 is missing" in run("tables", "--as-of", "2", code=1).stderr
+    with pytest.raises(CatalogDamagedError, match="snapshot 2 is missing"):
+        lake.catalog.resolve(times[2])
+    assert [lake.catalog.resolve(times[n]).number for n in (0, 1, 3, 4)] == [0, 1, 3, 4]
+    assert lake.sql("select count(*) from lake.trips").fetchall() == [(4,)]
+    assert land(project, "e").catalog.latest().number == 5, "what is whole can be written to"
+
+
+def test_a_damaged_entry_matters_only_where_it_may_be_the_answer(project: Path) -> None:
+    lake = land(project, "a", "b")
+    times = [entry.instant for entry in reversed(lake.snapshots())]
+    catalog_file(project, "log/2.json").write_bytes(b"{}")
+    assert lake.catalog.resolve(times[1]).number == 1
+    with pytest.raises(CatalogDamagedError, match="snapshot 2"):
+        lake.catalog.resolve(times[2])
+    catalog_file(project, "log/2.json").unlink()
+    with pytest.raises(CatalogDamagedError, match="snapshot 2 is missing"):
+        lake.catalog.resolve(times[2])
+    with pytest.raises(UnknownSnapshotError, match="no snapshot 3"):
+        lake.catalog.resolve(3)
+
+
+def test_an_entry_of_another_history_is_noticed(project: Path) -> None:
+    land(project, "a", "b", "c")
+    other = project / "other"
+    other.mkdir()
+    (other / "penstock.toml").write_text("")
+    land(other, "x", "y", "z")
+    catalog_file(project, "log/2.json").write_bytes(catalog_file(other, "log/2.json").read_bytes())
+    assert "snapshot 2 is not the one that snapshot 3 was built on" in run("snapshots", code=1).stderr
