@@ -205,19 +205,31 @@ class Catalog:
     def put_object(self, data: bytes) -> str:
         """Store content under its SHA-256, and return that."""
         sha256 = hashlib.sha256(data).hexdigest()
-        self.storage.put_if_absent(f"_catalog/objects/{sha256}", data)
+        place = f"_catalog/objects/{sha256}"
+        if not self.storage.put_if_absent(place, data) and self.storage.read(place) != data:
+            self.storage.replace(place, data)  # it was damaged, and here is what it was
         return sha256
 
     def object(self, sha256: str) -> bytes:
         """Return content by its SHA-256, checked."""
         place = f"_catalog/objects/{sha256}"
+        hint = (
+            "Restore the file from a copy. Snapshots that don't need it can still be read: "
+            "penstock snapshots, then --as-of N."
+        )
         try:
             data = self.storage.read(place)
         except FileNotFoundError:
-            raise CatalogDamagedError("an object of the catalog is missing", where=place) from None
+            raise CatalogDamagedError("an object of the catalog is missing", where=place, hint=hint) from None
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise CatalogDamagedError("an object of the catalog is damaged: its content has another hash", where=place)
+            what = "an object of the catalog is damaged: its content has another hash"
+            raise CatalogDamagedError(what, where=place, hint=hint)
         return data
+
+    def _check_objects(self, entry: Entry) -> None:
+        """Stop if an object that an entry names is missing or damaged: nobody should be sent there."""
+        for name in sorted(entry.objects):
+            self.object(name)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -301,7 +313,7 @@ class Catalog:
                 hint="Begin with a letter; letters, digits, - _ . may follow.",
             )
         self.latest()  # writing stops where the newest entry is damaged
-        self.snapshot(number)
+        self._check_objects(self.snapshot(number).entry)
         data = msgspec.json.encode(_Tag(FORMAT, name, number, utc_text(self.clock())))
         if not self.storage.put_if_absent(f"_catalog/refs/{name}.json", data) and self._tag(name).snapshot != number:
             raise RequestError(
@@ -368,6 +380,10 @@ class Catalog:
         if table is not None:
             return self._roll_back_table(current, target, table, execution)
         old = target.entry
+        self._check_objects(old)
+        for name in target.tables:
+            if current.entry.tables.get(str(name)) != old.tables[str(name)]:
+                target.files(name)  # fails if the log was cut
         entry = msgspec.structs.replace(
             current.entry,
             snapshot=current.number + 1,

@@ -103,6 +103,13 @@ class Entry(msgspec.Struct, frozen=True):
         """When the snapshot was published, UTC."""
         return parse_instant(self.at)
 
+    @property
+    def objects(self) -> frozenset[str]:
+        """The SHA-256 of every object of the catalog that the entry needs."""
+        names = {table.schema for table in self.tables.values()}
+        names |= {name for source in self.sources.values() for name in (source.landed, source.schema)}
+        return frozenset(names if self.definitions is None else {*names, self.definitions})
+
 
 def entry_path(number: int) -> str:
     """Return where a snapshot's entry lies in the lake."""

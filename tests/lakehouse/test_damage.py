@@ -174,3 +174,55 @@ def test_an_entry_of_another_history_is_noticed(project: Path) -> None:
     land(other, "x", "y", "z")
     catalog_file(project, "log/2.json").write_bytes(catalog_file(other, "log/2.json").read_bytes())
     assert "snapshot 2 is not the one that snapshot 3 was built on" in run("snapshots", code=1).stderr
+
+
+# -- objects of the catalog -------------------------------------------------------------------------------------------
+
+
+def objects(lake: Lake, number: int) -> list[str]:
+    """Return the objects that a snapshot names and the one before does not."""
+
+    def named(n: int) -> set[str]:
+        entry = lake.catalog.snapshot(n).entry
+        sources = {sha for source in entry.sources.values() for sha in (source.landed, source.schema)}
+        return sources | {table.schema for table in entry.tables.values()}
+
+    return sorted(named(number) - named(number - 1))
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_nothing_goes_back_to_a_snapshot_whose_objects_are_damaged(project: Path, damage: str) -> None:
+    lake = land(project, "a", "b")
+    lake.promote()
+    lake.rollback(0)
+    for name in objects(lake, 1):
+        path = catalog_file(project, f"objects/{name}")
+        kept = path.read_bytes()
+        path.unlink() if damage == "missing" else path.write_bytes(kept[:-1] + b"x")
+        for arguments in (["rollback", "1"], ["tag", "bad", "1"]):
+            message = run(*arguments, code=1).stderr
+            assert damage in message
+            assert name in message
+            assert "penstock snapshots" in message
+        assert lake.catalog.latest().number == 4
+        assert lake.tags() == {}
+        path.write_bytes(kept)
+    run("rollback", "1")
+
+
+def test_nothing_goes_back_to_a_table_whose_log_is_damaged(project: Path) -> None:
+    lake = land(project, "a", "b")
+    lake.rollback(0)
+    version = lake.catalog.snapshot(2).entry.tables["raw.trips"].version
+    (project / f".penstock/raw/trips/_delta_log/{version:020d}.json").unlink()
+    assert "raw/trips" in run("rollback", "2", code=1).stderr
+    assert lake.catalog.latest().number == 3
+    run("rollback", "1")
+
+
+def test_content_that_is_stored_again_mends_a_damaged_object(project: Path) -> None:
+    lake = land(project, "a")
+    name = lake.catalog.put_object(b"content")
+    catalog_file(project, f"objects/{name}").write_bytes(b"contend")
+    assert lake.catalog.put_object(b"content") == name
+    assert lake.catalog.object(name) == b"content"
