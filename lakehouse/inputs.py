@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,8 @@ _MAGIC: dict[bytes, str] = {
     b"BZh": "bz2",
     b"\xfd7zXZ\x00": "xz",
 }
+_ENDINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+_NOT_REGULAR = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class InputFile:
         stream = cast(BinaryIO, stored)
         with stored, self._blame():
             compression = _compression(stream)
+            self._refuse_stub(compression, stream)
             reader = _decompressed(stream, compression)
             while block := reader.read(_BLOCK):
                 content.update(block)
@@ -133,18 +138,30 @@ class InputFile:
         with self._blame():
             return cast(BinaryIO, self._fs.open(self._path, "rb"))
 
+    def _refuse_stub(self, compression: str | None, stored: BinaryIO) -> None:
+        """Stop at a file called ``….gz`` that was cut before it says that it is one; otherwise only content counts."""
+        claimed = _ENDINGS.get(os.path.splitext(self.name)[1].lower())  # noqa: PTH122 - it may be a URI
+        if compression is not None or claimed is None:
+            return
+        magic = next(magic for magic, name in _MAGIC.items() if name == claimed)
+        head = stored.read(len(magic))
+        stored.seek(0)
+        if len(head) < len(magic) and magic.startswith(head):
+            raise EOFError(f"the {claimed} file ends before its data begin")
+
     @contextmanager
     def _blame(self) -> Iterator[None]:
         try:
             yield
-        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            # What the system refuses has a number; what a decompressor refuses has none.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise InputError(f"cannot be read: {error.strerror or error}", where=self.uri) from error
             raise InputError(
                 f"the compressed stream is broken: {str(error).rstrip('.')}",
                 where=self.uri,
                 hint="Nothing of this load has landed. Fetch the file again, then run the command again.",
             ) from error
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", where=self.uri) from error
 
 
 def expand(inputs: Iterable[str | Path]) -> list[InputFile]:
@@ -153,7 +170,7 @@ def expand(inputs: Iterable[str | Path]) -> list[InputFile]:
     Raises
     ------
     InputError
-        If a name matches nothing or names a directory.
+        If a name matches nothing, or names a directory or something else that is no regular file.
     """
     files: dict[str, InputFile] = {}
     for text in inputs:
@@ -182,8 +199,20 @@ def _matches(text: str) -> list[InputFile]:
 
 
 def _input(fs: Any, path: str) -> InputFile:
-    uri = f"file://{path}" if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return InputFile(uri, fs, path)
+    if not isinstance(fs, LocalFileSystem):
+        return InputFile(fs.unstrip_protocol(path), fs, path)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - fsspec's paths are text
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+    if not stat.S_ISREG(mode):
+        what = _NOT_REGULAR.get(stat.S_IFMT(mode), "something else")
+        raise InputError(
+            f"is not a regular file: it is {what}",
+            where=path,
+            hint="A landing reads a file more than once: save what comes from there in one, and land that.",
+        )
+    return InputFile(f"file://{path}", fs, path)
 
 
 def _compression(stored: BinaryIO) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import os
+import socket
 import subprocess
 import sys
 from decimal import Decimal
@@ -264,6 +267,14 @@ def test_awkward_column_names(project: Path) -> None:
         (lambda p: str(p / "*.parquet"), "no file matches"),
         (lambda p: put(p, "cut.csv.gz", gzip.compress(CSV * 100)[:-20]), "compressed stream is broken"),
         (lambda p: put(p, "flip.csv.gz", gzip.compress(CSV)[:-8] + bytes(8)), "compressed stream is broken"),
+        (lambda p: put(p, "flip.csv.bz2", bz2.compress(CSV)[:-8] + bytes(8)), "compressed stream is broken"),
+        *((lambda p, e=e: put(p, f"empty.csv.{e}", b""), "broken: .* ends before") for e in ("gz", "bz2", "xz", "zst")),
+        (lambda p: put(p, "one.csv.gz", b"\x1f"), "broken: .* ends before"),
+        (lambda p: fifo(p / "pipe.csv"), "not a regular file: it is a pipe"),
+        (lambda p: [fifo(p / "pipe.dat"), str(p / "pipe.*")][1], "not a regular file: it is a pipe"),
+        (lambda p: listening(p / "s.csv"), "not a regular file: it is a socket"),
+        (lambda p: [(p / "gone.dat").symlink_to(p / "no"), str(p / "*.dat")][1], "cannot be read|no file matches"),
+        (lambda _: "/dev/zero", "not a regular file: it is a device"),
     ],
 )
 def test_bad_files_land_nothing(project: Path, make, message: str) -> None:
@@ -274,6 +285,22 @@ def test_bad_files_land_nothing(project: Path, make, message: str) -> None:
     assert caught.value.where
     assert not lake.catalog.exists or lake.catalog.latest().number == 0
     assert lake.land("s", good).records == 2
+
+
+def test_a_file_without_bytes_is_no_broken_one(project: Path) -> None:
+    report = Lake(project).land("s", [put(project, "a.csv", b""), put(project, "b.csv.gz", gzip.compress(b""))])
+    assert (report.load_id is not None, report.records) == (True, 0)
+
+
+def fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def listening(path: Path) -> Path:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))  # the address may not be long
+    return path
 
 
 def test_bad_requests(project: Path) -> None:
