@@ -14,6 +14,7 @@ Every error says what was wrong, where, and what to do; the command line prints 
     │   └── QueryError
     ├── InputError            input that cannot be read
     ├── ModelError            a file of sql/ is wrong (file, line, column)
+    ├── DefinitionError       an entity, feature view or feature service is wrong
     ├── GateError             data broke its contract badly enough to stop the publish
     ├── StorageError          the storage refused
     ├── CatalogDamagedError   a file of the lake is not what it should be
@@ -30,6 +31,7 @@ from collections.abc import Iterable
 __all__ = [
     "CatalogDamagedError",
     "ConflictError",
+    "DefinitionError",
     "ForeignCommitError",
     "FormatTooNewError",
     "GateError",
@@ -126,6 +128,10 @@ class ModelError(PenstockError):
         self.file = file
         self.line = line
         self.column = column
+
+
+class DefinitionError(PenstockError):
+    """A definition of features is wrong; ``where`` names the entity, view or service."""
 
 
 class GateError(PenstockError):

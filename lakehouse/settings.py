@@ -22,6 +22,7 @@ from lakehouse.errors import ProjectError, SettingsError, near
 __all__ = [
     "PROJECT_FILE",
     "LakeSettings",
+    "OnlineSettings",
     "Paths",
     "Resources",
     "Settings",
@@ -72,6 +73,7 @@ class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the project's own files are; absolute once loaded."""
 
     sql: Path = Path("sql")
+    features: Path = Path("features.py")
 
 
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +90,18 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory: str | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class OnlineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where online features are served from.
+
+    Parameters
+    ----------
+    path
+        The directory of the generations on this machine; absolute once loaded.
+    """
+
+    path: Path = Path(".penstock/_online")
 
 
 class SqlSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,6 +145,7 @@ class Settings(msgspec.Struct, frozen=True):
     lake: LakeSettings = LakeSettings()
     paths: Paths = Paths()
     resources: Resources = Resources()
+    online: OnlineSettings = OnlineSettings()
     sql: SqlSettings = SqlSettings()
     sources: dict[str, SourceSettings] = {}
 
@@ -139,6 +154,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "lake": LakeSettings,
     "paths": Paths,
     "resources": Resources,
+    "online": OnlineSettings,
     "sql": SqlSettings,
 }
 
@@ -206,7 +222,14 @@ def load_settings(project: Path, *, env: str | None = None, environ: Mapping[str
 def bare_settings(uri: str | Path) -> Settings:
     """Return the settings of a lake without a project: defaults, and relative paths from the working directory."""
     project = Path.cwd()
-    return Settings(project=project, lake=LakeSettings(uri=_located(project, str(uri))), resources=_budget(Resources()))
+    located = _located(project, str(uri))
+    online = project / ".penstock/_online" if "://" in located else Path(located) / "_online"
+    return Settings(
+        project=project,
+        lake=LakeSettings(uri=located),
+        resources=_budget(Resources()),
+        online=OnlineSettings(path=online),
+    )
 
 
 def memory_bytes(text: str) -> int:
@@ -348,6 +371,7 @@ class _Reader:
         lake = self._converted(document.get("lake", {}), LakeSettings, "lake")
         paths = self._converted(document.get("paths", {}), Paths, "paths")
         resources = self._converted(document.get("resources", {}), Resources, "resources")
+        online = self._converted(document.get("online", {}), OnlineSettings, "online")
         sql = self._converted(document.get("sql", {}), SqlSettings, "sql")
         sources = document.get("sources", {})
         self._check_zone(sql.timezone, "sql.timezone")
@@ -356,8 +380,11 @@ class _Reader:
         return Settings(
             project=self._project,
             lake=msgspec.structs.replace(lake, uri=_located(self._project, lake.uri)),
-            paths=Paths(sql=self._project / paths.sql.expanduser()),
+            paths=Paths(
+                sql=self._project / paths.sql.expanduser(), features=self._project / paths.features.expanduser()
+            ),
             resources=self._budget(resources),
+            online=OnlineSettings(path=self._project / online.path.expanduser()),
             sql=sql,
             sources={name: self._source(name, content) for name, content in sources.items()},
         )

@@ -1,0 +1,596 @@
+"""What users write in ``features.py``: entities, feature views and feature services.
+
+Definitions are frozen values. They know nothing of a lake: what can be judged from the definition alone is judged
+here, everything else when they are bound to a snapshot (`featurestore.binding`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from lakehouse.errors import DefinitionError, near
+
+__all__ = [
+    "Aggregate",
+    "AggregateFunction",
+    "Duration",
+    "Entity",
+    "Feature",
+    "FeatureService",
+    "FeatureView",
+    "Projection",
+    "canonical_duration",
+    "micros",
+]
+
+Duration = str | dt.timedelta
+"""``"90s"``, ``"5m"``, ``"1h"``, ``"7d"``, ``"2w"`` (also ``ms`` and ``us``), or a `datetime.timedelta`."""
+
+AggregateFunction = Literal["count", "sum", "mean", "min", "max"]
+
+_DURATION = re.compile(r"(\d{1,15})\s*(us|ms|s|m|h|d|w)\Z")
+_MICROS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LONGEST = 100 * 366 * _MICROS["d"]
+
+# The default hop of a window: (windows shorter than this, hop).
+_HOPS = ((12 * _MICROS["h"], "5m"), (12 * _MICROS["d"], "1h"))
+_LONG_HOP = "1d"
+_SHORTEST_DEFAULT = 5 * _MICROS["m"]
+
+
+# -- durations ----------------------------------------------------------------------------------------------------
+
+
+def canonical_duration(value: Duration, *, what: str = "a duration") -> str:
+    """Return a duration as text: text as it is spelled, a timedelta in the greatest unit that divides it.
+
+    Raises
+    ------
+    DefinitionError
+        If it is no duration, or negative, or longer than a hundred years.
+    """
+    if isinstance(value, dt.timedelta):
+        total = value // dt.timedelta(microseconds=1)
+        unit = next((unit for unit in ("d", "h", "m", "s", "ms") if total and total % _MICROS[unit] == 0), "us")
+        text = f"{total // _MICROS[unit]}{unit}" if total else "0s"
+    else:
+        text = value.strip() if isinstance(value, str) else ""
+    match = _DURATION.match(text)
+    if match is None or int(match[1]) * _MICROS[match[2]] > _LONGEST:
+        raise DefinitionError(
+            f"{what}: {value!r} is not a duration", hint="Write it as 90s, 5m, 1h, 7d or 2w; at most a hundred years."
+        )
+    return f"{int(match[1])}{match[2]}"
+
+
+def micros(duration: str) -> int:
+    """Return the µs of a canonical duration."""
+    match = _DURATION.match(duration)
+    if match is None:
+        raise DefinitionError(f"{duration!r} is not a duration")
+    return int(match[1]) * _MICROS[match[2]]
+
+
+# -- entities and features ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What features describe.
+
+    Parameters
+    ----------
+    name
+        Letters, digits and underscores.
+    join_keys
+        The columns that identify it; its name if not given.
+    description, owner, tags
+        For people.
+
+    Raises
+    ------
+    DefinitionError
+        If a name is none, or a join key is named twice.
+    """
+
+    name: str
+    join_keys: Sequence[str] = ()
+    description: str = ""
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"entity {self.name!r}"
+        _check_name(self.name, where)
+        keys = _texts(self.join_keys, "join_keys", where) or (self.name,)
+        _refuse_twice(keys, "join key", where)
+        _set(self, join_keys=keys, tags=_tags(self.tags, where))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature whose value a row of the source holds.
+
+    Parameters
+    ----------
+    name
+        The feature, and the column of the source.
+    dtype
+        Its type as SQL spells it (``bigint``, ``decimal(10,2)``, ``varchar``, …); ``apply`` refuses a source whose
+        column has another. None takes the column's.
+    description
+        For people.
+
+    Raises
+    ------
+    DefinitionError
+        If the name is none.
+    """
+
+    name: str
+    dtype: str | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, f"feature {self.name!r}")
+        if self.dtype is not None and not (isinstance(self.dtype, str) and self.dtype.strip()):
+            raise DefinitionError("dtype must be a type as SQL spells it", where=f"feature {self.name!r}")
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features that it defines: itself."""
+        return (self.name,)
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Features that sum up the events of windows: one for each window, named ``<name>_<window>``.
+
+    A window at the effective instant t' holds the events in (start, t'], where start is t' − window, rounded down to
+    a multiple of the hop since 1970 (UTC): it is between window and window + hop long. For views with
+    ``closed="left"`` it holds those in [start, t').
+
+    Parameters
+    ----------
+    name
+        First part of the features' names.
+    function
+        ``count`` counts events (or, with a column, those that have a value there); ``sum`` is exact, decimal(38, s);
+        ``mean`` is the double nearest to the exact ratio; ``min`` and ``max`` keep the column's type. All but
+        ``count`` ignore nulls.
+    windows
+        Durations, e.g. ``["1h", "1d", "7d"]``; each a multiple of its hop.
+    column
+        The column of the source that is aggregated; only ``count`` goes without.
+    hop
+        How finely windows move: ``"auto"`` is 5 minutes for windows shorter than 12 hours, 1 hour for those shorter
+        than 12 days, 1 day from there; windows shorter than 5 minutes need it given. None gives exact starts
+        (offline only).
+    description
+        For people.
+
+    Raises
+    ------
+    DefinitionError
+        If a name, window or hop cannot be.
+    """
+
+    name: str
+    function: AggregateFunction
+    windows: Sequence[Duration] = ()
+    column: str | None = None
+    hop: Duration | None = "auto"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"aggregate {self.name!r}"
+        _check_name(self.name, where)
+        if self.function not in get_args(AggregateFunction):
+            hint = near(str(self.function), get_args(AggregateFunction), what="functions")
+            raise DefinitionError(f"there is no function {self.function!r}", where=where, hint=hint)
+        if self.column is None and self.function != "count":
+            raise DefinitionError(f"{self.function} needs a column", where=where)
+        if isinstance(self.windows, str | dt.timedelta) or not self.windows:
+            raise DefinitionError('windows must be a list of durations, e.g. ["1h", "7d"]', where=where)
+        try:
+            windows = tuple(canonical_duration(window, what="windows") for window in self.windows)
+            hop = None if self.hop is None else "auto" if self.hop == "auto" else canonical_duration(self.hop)
+        except DefinitionError as error:
+            raise DefinitionError(error.what, where=where, hint=error.hint) from None
+        _set(self, windows=windows, hop=hop)
+        _refuse_twice(windows, "window", where)
+        for window in windows:
+            self._check_window(window, where)
+
+    def _check_window(self, window: str, where: str) -> None:
+        if not micros(window):
+            raise DefinitionError("a window of length 0 holds nothing", where=where)
+        if self.hop == "auto" and micros(window) < _SHORTEST_DEFAULT:
+            raise DefinitionError(
+                f"the window {window} is shorter than 5 minutes and needs a hop",
+                where=where,
+                hint='Give one that divides it, e.g. hop="10s".',
+            )
+        hop = self.hop_of(window)
+        if hop is None:
+            return
+        if not micros(hop):
+            raise DefinitionError("a hop of length 0", where=where, hint="hop=None gives exact starts, offline.")
+        if micros(window) % micros(hop):
+            raise DefinitionError(
+                f"the window {window} is not a multiple of its hop {hop}",
+                where=where,
+                hint="Take another window, or give a hop that divides it.",
+            )
+
+    def hop_of(self, window: str) -> str | None:
+        """Return the hop of one of the windows, or None if it starts exactly."""
+        if self.hop != "auto":
+            return None if self.hop is None else str(self.hop)
+        return next((hop for limit, hop in _HOPS if micros(window) < limit), _LONG_HOP)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features that it defines, one for each window."""
+        return tuple(f"{self.name}_{window}" for window in self.windows)
+
+
+# -- views --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What is taken from one feature view: which features, in which role.
+
+    Made by ``view.on(…)`` and ``view[[…]]``, not by hand.
+
+    Parameters
+    ----------
+    view
+        Name of the feature view.
+    features
+        Names of its features in the order wanted; None takes all.
+    join_keys
+        For a role: the spine's column for each join key that is named differently there.
+    prefix
+        The role's prefix: its features are called ``prefix__feature``.
+    """
+
+    view: str
+    features: Sequence[str] | None = None
+    join_keys: Mapping[str, str] = field(default_factory=dict)
+    prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        where = f"features of {self.view!r}"
+        if self.prefix is not None:
+            _check_name(self.prefix, f"the prefix {self.prefix!r} of {self.view!r}")
+        if self.features is not None:
+            features = _texts(self.features, "features", where)
+            _refuse_twice(features, "feature", where)
+            _set(self, features=features)
+        for key, column in self.join_keys.items():
+            if not isinstance(column, str):
+                raise DefinitionError(f"{key} must be the name of a column, not {column!r}", where=where)
+        _set(self, join_keys=dict(sorted(self.join_keys.items())))
+
+    def __getitem__(self, features: Sequence[str] | str) -> Projection:
+        """Take only these features."""
+        wanted = (features,) if isinstance(features, str) else tuple(features)
+        return Projection(self.view, wanted, self.join_keys, self.prefix)
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    r"""Features of an entity from one source.
+
+    Parameters
+    ----------
+    name
+        Letters, digits and underscores.
+    source
+        A table of the lake (``"warehouse.trips"``), or a SELECT over its tables.
+    entities
+        What the features describe; an empty list is one row for everybody.
+    features
+        Either `Feature`\ s (rows of the source are feature values) or `Aggregate`\ s (rows are events).
+    event_timestamp
+        The column (timestamptz) that says when the fact became true.
+    created_timestamp
+        The column (timestamptz) that says when the record was written. Rows created after the asked instant are
+        invisible. A null counts as the event timestamp.
+    ttl
+        How old a value may be, at the effective instant, to be served (equal still is); None never expires.
+        Not for aggregates: their window is the limit.
+    delay
+        How long after its event timestamp a fact is usually known; the effective instant is t' = t − delay.
+    closed
+        Whether rows at exactly t' count (``"right"``) or not (``"left"``).
+    tie_breaker
+        Columns that decide between rows of the same event and created timestamp: the greatest wins.
+    history
+        ``"full"``, or ``"current"`` for a source that keeps only the present row of each entity.
+    online
+        Whether materialization builds it.
+    valid_to, deleted, push
+        Refused by ``apply`` until they work.
+    description, owner, tags
+        For people.
+
+    Raises
+    ------
+    DefinitionError
+        If the definition contradicts itself.
+    """
+
+    name: str
+    source: str
+    entities: Sequence[Entity]
+    features: Sequence[Feature] | Sequence[Aggregate]
+    event_timestamp: str
+    created_timestamp: str | None = None
+    ttl: Duration | None = None
+    delay: Duration = "0s"
+    closed: Literal["right", "left"] = "right"
+    tie_breaker: Sequence[str] = ()
+    history: Literal["full", "current"] = "full"
+    online: bool = True
+    valid_to: str | None = None
+    deleted: str | None = None
+    push: bool = False
+    description: str = ""
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = self.where
+        _check_name(self.name, where)
+        if not isinstance(self.source, str) or not self.source.strip():
+            raise DefinitionError("source must be a table or a SELECT", where=where)
+        if not isinstance(self.event_timestamp, str) or not self.event_timestamp:
+            raise DefinitionError("event_timestamp must name a column of the source", where=where)
+        entities = _of(self.entities, Entity, "entities", where)
+        features = _of(self.features, (Feature, Aggregate), "features", where)
+        try:
+            delay = canonical_duration(self.delay, what="delay")
+            ttl = None if self.ttl is None else canonical_duration(self.ttl, what="ttl")
+        except DefinitionError as error:
+            raise DefinitionError(error.what, where=where, hint=error.hint) from None
+        _set(
+            self,
+            source=self.source.strip().removesuffix(";"),
+            entities=entities,
+            features=features,
+            delay=delay,
+            ttl=ttl,
+            tie_breaker=_texts(self.tie_breaker, "tie_breaker", where),
+            tags=_tags(self.tags, where),
+        )
+        self._check()
+
+    def _check(self) -> None:
+        where = self.where
+        if not self.features:
+            raise DefinitionError("a view needs at least one feature", where=where)
+        if len({type(feature) for feature in self.features}) > 1:
+            raise DefinitionError(
+                "a view has either features or aggregates, not both",
+                where=where,
+                hint="Rows of the source are either values or events: make two views of it.",
+            )
+        if self.closed not in ("right", "left"):
+            raise DefinitionError(f"closed is 'right' or 'left', not {self.closed!r}", where=where)
+        if self.history not in ("full", "current"):
+            raise DefinitionError(f"history is 'full' or 'current', not {self.history!r}", where=where)
+        if self.ttl is not None and not micros(str(self.ttl)):
+            raise DefinitionError("a TTL of 0 serves nothing", where=where, hint="None never expires.")
+        if self.is_aggregate:
+            self._check_aggregates()
+        _refuse_twice(self.join_keys, "join key", where)
+        _refuse_twice(self.feature_names, "feature", where)
+        _refuse_twice(self.tie_breaker, "tie_breaker", where)
+        if clash := set(self.feature_names) & set(self.join_keys):
+            raise DefinitionError(f"{min(clash)} is a join key and a feature", where=where)
+
+    def _check_aggregates(self) -> None:
+        where = self.where
+        if self.ttl is not None:
+            raise DefinitionError(
+                "a view of aggregates takes no ttl", where=where, hint="Its windows say how old an event may be."
+            )
+        if self.tie_breaker:
+            raise DefinitionError(
+                "a view of aggregates takes no tie_breaker", where=where, hint="All events of a window count."
+            )
+        exact = [aggregate.name for aggregate in self.aggregates if aggregate.hop is None]
+        if exact and self.online:
+            raise DefinitionError(
+                f"aggregate {exact[0]!r} has hop=None: exact window starts work offline only",
+                where=where,
+                hint="Give it a hop, or set online=False for the view.",
+            )
+
+    @property
+    def where(self) -> str:
+        """How errors name the view."""
+        return f"feature view {self.name!r}"
+
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether the rows of the source are events."""
+        return isinstance(self.features[0], Aggregate)
+
+    @property
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        """The aggregates, if it is a view of aggregates."""
+        return tuple(feature for feature in self.features if isinstance(feature, Aggregate))
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        """The columns that identify a row's entities, in order."""
+        return tuple(key for entity in self.entities for key in entity.join_keys)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of all features, in the order of definition."""
+        return tuple(name for feature in self.features for name in feature.feature_names)
+
+    def on(self, *, prefix: str | None = None, **join_keys: str) -> Projection:
+        """Let the view serve a role: read its join keys from other columns.
+
+        Parameters
+        ----------
+        prefix
+            Its features are called ``prefix__feature``.
+        join_keys
+            ``join_key="column"``.
+
+        Raises
+        ------
+        DefinitionError
+            If it has no such join key.
+        """
+        for key in join_keys:
+            if key not in self.join_keys:
+                raise DefinitionError(
+                    f"there is no join key {key!r}", where=self.where, hint=near(key, self.join_keys, what="join keys")
+                )
+        return Projection(self.name, None, join_keys, prefix)
+
+    def __getitem__(self, features: Sequence[str] | str) -> Projection:
+        """Take only these features: ``view[["trips_1h", "trips_1d"]]``."""
+        return Projection(self.name)[features]
+
+
+@dataclass(frozen=True)
+class FeatureService:
+    """The named, versioned set of features that one model uses.
+
+    Parameters
+    ----------
+    name
+        Letters, digits and underscores. A changed service becomes a new version: ``tips@2``.
+    features
+        Feature views, roles (``view.on(…)``), parts (``view[["feature"]]``) and names (``"view:feature"``).
+    description, owner, tags
+        For people.
+
+    Raises
+    ------
+    DefinitionError
+        If there is no feature, or something that is none.
+    """
+
+    name: str
+    features: Sequence[FeatureView | Projection | str]
+    description: str = ""
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"feature service {self.name!r}"
+        _check_name(self.name, where)
+        if isinstance(self.features, str | FeatureView | Projection) or not self.features:
+            raise DefinitionError("features must be a list of feature views, roles or names", where=where)
+        try:
+            features = projections(self.features)
+        except DefinitionError as error:
+            raise DefinitionError(error.what, where=where, hint=error.hint) from None
+        _set(self, features=features, tags=_tags(self.tags, where))
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        """What it takes from which view, in order."""
+        return projections(self.features)
+
+
+def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
+    """Return what a list of views, projections and ``view:feature`` names takes, in order.
+
+    Names that follow each other and belong to one view become one projection.
+
+    Raises
+    ------
+    DefinitionError
+        If an element is none of these.
+    """
+    found: list[Projection] = []
+    named = False
+    for element in features:
+        if isinstance(element, FeatureView):
+            found.append(Projection(element.name))
+        elif isinstance(element, Projection):
+            found.append(element)
+        elif isinstance(element, str):
+            view, _, feature = element.partition(":")
+            if not _NAME.match(view) or not _NAME.match(feature):
+                raise DefinitionError(f"{element!r} names no feature", hint="Write it as view:feature.")
+            if named and found[-1].view == view:
+                found[-1] = Projection(view, (*(found[-1].features or ()), feature))
+            else:
+                found.append(Projection(view, (feature,)))
+        else:
+            raise DefinitionError(
+                f"{element!r} is no feature", hint="Take a feature view, view.on(…), view[[…]] or a view:feature name."
+            )
+        named = isinstance(element, str)
+    return tuple(found)
+
+
+# -- checks -------------------------------------------------------------------------------------------------------
+
+
+def _set(instance: object, **values: Any) -> None:
+    """Give a frozen instance its normal form while it is made."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+def _check_name(name: object, where: str) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise DefinitionError(
+            f"{name!r} is not a name", where=where, hint="Letters, digits and underscores, not starting with a digit."
+        )
+
+
+def _texts(values: object, what: str, where: str) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) and v for v in values):
+        raise DefinitionError(f"{what} must be a list of names, not {values!r}", where=where)
+    return tuple(values)
+
+
+def _of(values: object, kinds: Any, what: str, where: str) -> tuple[Any, ...]:
+    names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise DefinitionError(f"{what} must be a list of {names}", where=where)
+    for value in values:
+        if not isinstance(value, kinds):
+            raise DefinitionError(f"{what}: {value!r} is no {names}", where=where)
+    return tuple(values)
+
+
+def _tags(tags: object, where: str) -> dict[str, str]:
+    if not isinstance(tags, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
+        raise DefinitionError("tags must map text to text", where=where)
+    return dict(sorted(tags.items()))
+
+
+def _refuse_twice(names: Sequence[str], what: str, where: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise DefinitionError(f"the {what} {name!r} is named twice", where=where)
+        seen.add(name.lower())

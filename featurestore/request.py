@@ -1,0 +1,82 @@
+"""What is asked for: features of bound views, in roles, under the names that the answer's columns get."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from featurestore.binding import BoundFeature, BoundView
+from featurestore.definitions import Projection
+from lakehouse.errors import RequestError, near
+
+__all__ = ["Asked", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Features of one view in one role.
+
+    Parameters
+    ----------
+    view
+        The view.
+    keys
+        The asker's columns that hold the view's join keys, in the view's order.
+    features
+        The features wanted, in the order wanted.
+    names
+        The answer's column for each.
+    """
+
+    view: BoundView
+    keys: tuple[str, ...]
+    features: tuple[BoundFeature, ...]
+    names: tuple[str, ...]
+
+
+def resolve(
+    projections: Sequence[Projection],
+    views: Mapping[str, BoundView],
+    *,
+    full_feature_names: bool = False,
+    taken: Collection[str] = (),
+) -> tuple[Asked, ...]:
+    """Return what is asked of which view, with the answer's column names.
+
+    Parameters
+    ----------
+    full_feature_names
+        Name columns ``view__feature`` rather than ``feature``; a role with a prefix is always ``prefix__feature``.
+    taken
+        Columns that the answer has besides, such as the spine's.
+
+    Raises
+    ------
+    RequestError
+        If a view or feature is unknown (near matches are listed), or two columns would have one name.
+    """
+    origin: dict[str, str] = {name.lower(): f"the column {name!r} of the spine" for name in taken}
+    asked = []
+    for projection in projections:
+        if projection.view not in views:
+            raise RequestError(
+                f"there is no feature view {projection.view!r}", hint=near(projection.view, views, what="feature views")
+            )
+        view = views[projection.view]
+        features = tuple(view.feature(name) for name in projection.features or view.feature_names)
+        prefix = projection.prefix or (view.name if full_feature_names else "")
+        names = tuple(f"{prefix}__{feature.name}" if prefix else feature.name for feature in features)
+        for name, feature in zip(names, features, strict=True):
+            _claim(origin, name, f"{view.name}:{feature.name}")
+        keys = tuple(projection.join_keys.get(key.name, key.name) for key in view.keys)
+        asked.append(Asked(view, keys, features, names))
+    return tuple(asked)
+
+
+def _claim(origin: dict[str, str], name: str, feature: str) -> None:
+    if name.lower() in origin:
+        raise RequestError(
+            f"two columns would be called {name!r}: {origin[name.lower()]} and {feature}",
+            hint="Ask for full_feature_names=True, give a role a prefix, or rename the spine's column.",
+        )
+    origin[name.lower()] = feature
