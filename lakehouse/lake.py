@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lakehouse.export import ExportedFile
-    from lakehouse.landing import LandReport, Progress
+    from lakehouse.land_report import LandReport
+    from lakehouse.landing import Progress
     from lakehouse.plan import Plan
     from lakehouse.promotion import PromotionReport
     from lakehouse.quarantine import QuarantineReport

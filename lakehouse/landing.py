@@ -11,7 +11,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,19 @@ from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
 from lakehouse.delta import DataFile
 from lakehouse.errors import ConflictError, InputError, RequestError
 from lakehouse.formats.csv import column_names, first_record, split_fields
+from lakehouse.formats.csv_structure import looks_like_utf16
 from lakehouse.formats.dialect import Dialect, sniff
 from lakehouse.inputs import Fingerprint, InputFile, expand
+from lakehouse.land_report import (
+    FileReport,
+    LandReport,
+    OnChange,
+    first_malformed,
+    misfit_notes,
+    misreadings,
+    on_change_report,
+    time_zone_note,
+)
 from lakehouse.metadata import Executions
 from lakehouse.settings import SourceSettings
 from lakehouse.settlement import Settlement
@@ -38,14 +49,14 @@ from lakehouse.sources import (
 )
 from lakehouse.staging import RAW_SCHEMA, TWIN_OPTIONS, Counts, StagedFile, Stager, Target, twin_schema
 from lakehouse.storage import Storage
-from lakehouse.types import TableName, new_ulid, utc_text
+from lakehouse.types import TableName, new_ulid, plural, utc_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakehouse.inference import Observed
 
-__all__ = ["FileReport", "LandReport", "land"]
+__all__ = ["LandReport", "land"]
 
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being done."""
@@ -53,47 +64,6 @@ Progress = Callable[[int, int, str], None]
 _ATTEMPTS = 50  # every round some process wins, so this is how many may land in one source at once
 _SAMPLE = 256 << 10
 _KEEP = 64 << 20  # decompressed bytes of small files that are held between hashing and landing
-
-
-@dataclass(frozen=True, slots=True)
-class FileReport:
-    """What became of one input file.
-
-    Parameters
-    ----------
-    status
-        ``landed``; ``unchanged`` if this content is the newest of this URI already; ``same content`` if it had
-        landed before, so that only its place in the list was recorded.
-    seq
-        Its ``_load_seq``; None if unchanged.
-    """
-
-    uri: str
-    status: str
-    records: int
-    malformed: int
-    size: int
-    stored_size: int
-    seq: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LandReport:
-    """What a load did. ``records`` counts well-formed and malformed ones, never header and blank lines."""
-
-    source: str
-    load_id: str | None
-    snapshot: int
-    files: tuple[FileReport, ...]
-    records: int = 0
-    malformed: int = 0
-    misfits: Mapping[str, int] = field(default_factory=dict)
-    ambiguous: int = 0
-    missing: int = 0
-    widened: tuple[str, ...] = ()
-    new_columns: tuple[tuple[str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +238,12 @@ class _Load:
         settled = self._settle(staged, stager)
         landed = self._landed(plan, counts)
         snapshot = self._publish(stager.raw_paths, settled, landed)
-        return self._report(plan, settled, landed, snapshot, started)
+        report = self._report(plan, settled, landed, snapshot, started)
+        return replace(
+            report,
+            first_malformed=first_malformed(staged, counts),
+            warnings=(*report.warnings, *misreadings(self.name, self.settings.header, staged, counts, snapshot)),
+        )
 
     # -- what to do ---------------------------------------------------------------------------------------------
 
@@ -311,6 +286,7 @@ class _Load:
             dialect=dialect,
             header=dialect.to_text(names),
             names=tuple(names),
+            utf16=looks_like_utf16(sample),
         )
 
     # -- types --------------------------------------------------------------------------------------------------
@@ -420,7 +396,7 @@ class _Load:
             self.base,
             Change(
                 kind="land",
-                summary=f"{self.name}: {len(landed)} file{'s' * (len(landed) != 1)}, {records:,} records",
+                summary=f"{self.name}: {plural(len(landed), 'file')}, {plural(records, 'record')}",
                 execution=self.execution,
                 tables=changes,
                 sources={self.name: entry},
@@ -442,6 +418,7 @@ class _Load:
             load_id=None,
             snapshot=snapshot.number,
             files=tuple(_unchanged(plan)),
+            on_change=self._on_change(()),
             warnings=tuple(self._warnings(self.settlement)),
             seconds=time.monotonic() - started,
         )
@@ -481,21 +458,19 @@ class _Load:
             missing=settlement.missing,
             widened=tuple(f"{settlement.name(index)}: bigint → {type_}" for index, type_ in settled.widened.items()),
             new_columns=tuple((c.name, c.type) for c in settlement.result.columns if c.name not in before),
+            on_change=self._on_change(landed),
             warnings=tuple(self._warnings(settlement)),
             seconds=time.monotonic() - started,
         )
 
+    def _on_change(self, landed: Sequence[LandedFile]) -> OnChange | None:
+        if self.source is None:
+            return None
+        return on_change_report([*self.source.landed, *landed], self.source.entry.on_change, self.settings.on_change)
+
     def _warnings(self, settlement: Settlement) -> list[str]:
-        warnings = []
-        if self.timezone != self.settings.timezone:
-            warnings.append(
-                f"the declared time zone {self.settings.timezone} is not used: "
-                f"the source was settled with {self.timezone or 'none'}"
-            )
-        return warnings + [
-            f"{name}: {count:,} values are not of the column's type; they are null there and kept in _rest"
-            for name, count in settlement.misfits.items()
-        ]
+        zone = time_zone_note(self.name, self.timezone, self.settings.timezone)
+        return [*([zone] if zone else []), *misfit_notes(settlement.misfits)]
 
 
 class _Watcher:

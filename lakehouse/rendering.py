@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakehouse.types import plural
+
 if TYPE_CHECKING:
-    from lakehouse.landing import LandReport, Progress
+    from lakehouse.land_report import LandReport, OnChange
+    from lakehouse.landing import Progress
     from lakehouse.promotion import Plan, PromotionReport
 
 __all__ = ["land_text", "plan_text", "print_json", "print_rows", "progress_bar", "promotion_text"]
@@ -73,22 +76,18 @@ def _cell(value: Any) -> str:
     return str(value).replace("\n", " ")
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def land_text(report: LandReport, *, verbose: bool) -> list[str]:
     """Return what a load did, a line for the whole and one per file if they are few."""
     landed = [file for file in report.files if file.status == "landed"]
     same = [file for file in report.files if file.status == "same content"]
     unchanged = len(report.files) - len(landed) - len(same)
     if report.load_id is None:
-        lines = [f"{report.source}: nothing new, {_plural(unchanged, 'file')} unchanged (snapshot {report.snapshot})"]
+        lines = [f"{report.source}: nothing new, {plural(unchanged, 'file')} unchanged (snapshot {report.snapshot})"]
     else:
         good = report.records - report.malformed
         also = [f"{len(same)} with content known before"] * bool(same) + [f"{unchanged} unchanged"] * bool(unchanged)
-        what = f"{_plural(len(landed), 'file')} landed{''.join(f', {text}' for text in also)}"
-        counts = f"{report.records:,} records = {good:,} well-formed + {report.malformed:,} malformed"
+        what = f"{plural(len(landed), 'file')} landed{''.join(f', {text}' for text in also)}"
+        counts = f"{plural(report.records, 'record')} = {good:,} well-formed + {report.malformed:,} malformed"
         lines = [
             f"{report.source}: {what}; {counts}",
             f"  snapshot {report.snapshot}, load {report.load_id}, {report.seconds:.1f} s",
@@ -96,25 +95,50 @@ def land_text(report: LandReport, *, verbose: bool) -> list[str]:
     if verbose or 1 < len(report.files) <= _MANY_FILES:
         lines += [
             f"  {file.uri.rpartition('/')[2]}: {file.status}"
-            + (f", {file.records:,} records" if file.status == "landed" else "")
+            + (f", {plural(file.records, 'record')}" if file.status == "landed" else "")
             + (f", {file.malformed:,} malformed" if file.malformed else "")
             for file in report.files
         ]
+    lines += _malformed_text(report)
     if report.ambiguous:
+        occur = "occurs" if report.ambiguous == 1 else "occur"
         lines.append(
-            f"  {_plural(report.ambiguous, 'local time')} occur twice (clocks went back): the earlier was taken"
+            f"  {plural(report.ambiguous, 'local time')} {occur} twice (clocks went back): the earlier was taken"
         )
     if report.missing:
-        lines.append(f"  {_plural(report.missing, 'local time')} never were (clocks went forward): null, kept in _rest")
+        were = "was" if report.missing == 1 else "were"
+        lines.append(
+            f"  {plural(report.missing, 'local time')} never {were} (clocks went forward): null, kept in _rest"
+        )
     lines += [f"  widened {text}" for text in report.widened]
+    if report.on_change:
+        lines.append(f"  note: {_on_change_text(report.on_change)}")
     return lines + [f"  note: {text}" for text in report.warnings]
+
+
+def _malformed_text(report: LandReport) -> list[str]:
+    """Return the first malformed records, and the command that shows all."""
+    if not report.first_malformed:
+        return []
+    first = [f"  {record.uri.rpartition('/')[2]}, {record.reason}" for record in report.first_malformed]
+    more = report.malformed - len(first)
+    columns = "_source_uri, _line, _error, payload"
+    query = f"select {columns} from raw.{report.source} where not _ok and _load_id = '{report.load_id}'"
+    see = f'penstock sql "{query} order by _source_uri, _line"'
+    return [*first, f"  … and {more:,} more. All of them: {see}" if more else f"  Their bytes: {see}"]
+
+
+def _on_change_text(change: OnChange) -> str:
+    shown = f"{plural(change.shown, 'file')} landed before {'becomes' if change.shown == 1 else 'become'} visible"
+    hidden = f"{change.hidden:,} {'is' if change.hidden == 1 else 'are'} hidden"
+    return f"on_change was {change.old} and is now {change.new}: {shown}, {hidden}"
 
 
 def plan_text(plan: Plan) -> list[str]:
     """Return what a promotion would do."""
     lines = ["Nothing to do: every table is up to date."] if plan.is_empty else []
     for step in plan.steps:
-        read = f", reads {step.rows_to_read:,} rows" if step.mode != "nothing to do" else ""
+        read = f", reads {plural(step.rows_to_read, 'row')}" if step.mode != "nothing to do" else ""
         lines.append(f"{click.style(str(step.table), bold=True)}: {step.mode} ({step.reason}){read}")
         breaking = " (breaking)" if step.breaking else ""
         lines += [f"  {text}{breaking}" for text in step.schema_changes]

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["RAW_SCHEMA", "TWIN_OPTIONS", "Counts", "StagedFile", "Stager", "Target", "twin_schema"]
+__all__ = ["FIRST_FAULTS", "RAW_SCHEMA", "TWIN_OPTIONS", "Counts", "StagedFile", "Stager", "Target", "twin_schema"]
 
 CHUNK_BYTES = 8 << 20
+FIRST_FAULTS = 3
+"""Malformed records of a file that are remembered with their reason; the table holds all."""
 _AHEAD = 2  # chunks cut ahead of each worker
 
 RAW_SCHEMA = TableSchema(
@@ -86,6 +88,8 @@ class StagedFile:
         Values of the raw columns that are the same for all its rows.
     dialect, header, names
         How it is cut, the dialect and names as JSON, and its column names.
+    utf16
+        Whether it looks like UTF-16.
     """
 
     index: int
@@ -94,15 +98,17 @@ class StagedFile:
     dialect: Dialect
     header: str
     names: tuple[str, ...]
+    utf16: bool = False
 
 
 @dataclass(slots=True)
 class Counts:
-    """Tiles of one file, by kind."""
+    """Tiles of one file, by kind, and line and reason of the first malformed ones."""
 
     records: int = 0
     malformed: int = 0
     filler: int = 0
+    faults: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,10 +273,17 @@ class Stager:
             for index, values in zip(places, tiles.fields, strict=True):
                 self._visit(index, values)
         records = int(tiles.is_record.sum())
+        faults = _first_faults(tiles)
         with self._lock:
+            count.faults = sorted([*count.faults, *faults])[:FIRST_FAULTS]  # chunks end in any order
             count.records += records
             count.malformed += len(tiles.ok) - int(tiles.ok.sum())
             count.filler += len(tiles.is_record) - records
+
+
+def _first_faults(tiles: Tiles) -> list[tuple[int, str]]:
+    places = (~tiles.ok).nonzero()[0][:FIRST_FAULTS]
+    return [(int(tiles.line[place]), tiles.error[int(place)].as_py()) for place in places]
 
 
 def _chunks(staged: StagedFile) -> Iterator[Chunk]:

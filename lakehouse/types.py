@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 from lakehouse.errors import RequestError
 
-__all__ = ["AsOf", "Clock", "TableName", "new_ulid", "parse_instant", "quote", "quote_literal", "utc_now", "utc_text"]
+__all__ = [
+    "AsOf",
+    "Clock",
+    "TableName",
+    "new_ulid",
+    "parse_instant",
+    "plural",
+    "quote",
+    "quote_literal",
+    "utc_now",
+    "utc_text",
+]
 
 AsOf = int | str | dt.datetime | None
 """A snapshot number, a tag or an instant; ``None`` is the newest snapshot."""
@@ -47,6 +58,11 @@ def parse_instant(text: str) -> dt.datetime:
             f"{text!r} is not a time", hint="Write it as 2026-11-23, 2026-11-23T15:04:05Z or with an offset."
         ) from None
     return instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant.astimezone(dt.UTC)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 file`` or ``1,234 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def quote(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,30 @@ def test_a_damaged_newest_entry_is_no_step_back(project: Path) -> None:
     for arguments in (["tables"], ["land"], ["sql", "select 1"], ["snapshots"], ["tag", "t", "1"]):
         assert "newest good snapshot is 1" in run(*arguments, code=1).stderr
     assert "2" in run("sql", "select count(*) as n from lake.trips", "--as-of", "1").stdout
+
+
+def test_landing_says_what_is_malformed_and_where_to_see_all(project: Path) -> None:
+    (project / "bad.csv").write_text("id,fare\n1\n2,3,4\n5\n6,6.00\n7\n")
+    text = run("land", "bad", "bad.csv").stdout
+    assert "  bad.csv, line 2, offset 8: 1 field, expected 2\n" in text
+    assert "and 1 more" in text
+    query = re.search(r'penstock sql "(.*)"', text)
+    assert query
+    rows = json.loads(run("sql", query[1], "--format", "json").stdout)
+    assert [row["_line"] for row in rows] == [2, 3, 4, 6]
+    (report,) = json.loads(run("land", "bad", "bad.csv", "--format", "json").stdout)
+    assert report["first_malformed"] == []
+
+
+def test_landing_says_that_a_setting_took_effect(project: Path) -> None:
+    run("land")
+    (project / "a.csv").write_text("id,fare\n1,2.50\n")
+    run("land")
+    (project / "penstock.toml").write_text('[sources.trips]\nfiles = "*.csv"\non_change = "add"\n')
+    assert "on_change was replace and is now add: 1 file landed before becomes visible" in run("land").stdout
+    (project / "penstock.toml").write_text('[sources.trips]\nfiles = "*.csv"\n')
+    (report,) = json.loads(run("land", "--format", "json").stdout)
+    assert report["on_change"] == {"old": "add", "new": "replace", "shown": 0, "hidden": 1}
 
 
 @pytest.mark.parametrize("name", list(cli.commands))

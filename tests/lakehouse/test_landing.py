@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lakehouse import Lake
 from lakehouse.errors import InputError, RequestError
+from lakehouse.land_report import OnChange
 
 CSV = b"id,name,price\n1,ann,1.50\n2,bob,2.25\n"
 
@@ -223,7 +224,67 @@ def test_local_times(project: Path) -> None:
     ]
     (project / "penstock.toml").write_text('[sources.s]\ntimezone = "Europe/Berlin"\n')
     moved = Lake(project).land("s", put(project, "b.csv", b"t\n2018-07-02 12:00:00\n"))
-    assert "Europe/Berlin is not used" in moved.warnings[0]
+    assert "Europe/Berlin" in moved.warnings[0]
+
+
+def test_a_changed_on_change_says_what_it_does(project: Path) -> None:
+    lake = Lake(project)
+    path = put(project, "a.csv", CSV)
+    lake.land("s", path)
+    put(project, "a.csv", CSV + b"3,cid,3.00\n")
+    assert lake.land("s", path).on_change is None
+    (project / "penstock.toml").write_text('[sources.s]\non_change = "add"\n')
+    added = Lake(project).land("s", path)
+    assert added.on_change == OnChange("replace", "add", shown=1, hidden=0)
+    assert Lake(project).land("s", path).on_change is None
+    (project / "penstock.toml").write_text("[sources.s]\n")
+    back = Lake(project).land("s", put(project, "b.csv", b"id,name,price\n4,dan,4.00\n"))
+    assert back.on_change == OnChange("add", "replace", shown=0, hidden=1)
+
+
+def test_a_changed_time_zone_says_what_to_do(project: Path) -> None:
+    (project / "penstock.toml").write_text('[sources.s]\ntimezone = "America/New_York"\n')
+    path = put(project, "a.csv", b"t\n2018-07-01 12:00:00\n")
+    assert Lake(project).land("s", path).warnings == ()
+    for declared in ('timezone = "Europe/Berlin"', ""):
+        (project / "penstock.toml").write_text(f"[sources.s]\n{declared}\n")
+        (note,) = Lake(project).land("s", path).warnings
+        assert "America/New_York" in note
+        assert "penstock land s_2 FILES…" in note
+        assert "None" not in note
+
+
+def test_the_first_malformed_records_are_named(project: Path) -> None:
+    lake = Lake(project)
+    bad = put(project, "a.csv", b"a,b\n1\n" + b"1,2\n" * 900_000 + b"1,2,3\n1\n1\n")
+    worse = put(project, "b.csv", b"a,b\n\xff,1\n1,2\n")
+    report = lake.land("s", [bad, worse])
+    assert report.malformed == 5
+    assert [(m.uri.rpartition("/")[2], m.line) for m in report.first_malformed] == [
+        ("a.csv", 2),
+        ("a.csv", 900_003),
+        ("a.csv", 900_004),
+    ]
+    assert report.first_malformed[0].reason == "line 2, offset 4: 1 field, expected 2"
+    assert lake.land("s", [bad, worse]).first_malformed == ()
+
+
+def test_text_of_another_encoding_says_how_to_convert_it(project: Path) -> None:
+    report = Lake(project).land("s", put(project, "a.csv", "a,b\n1,2\n".encode("utf-16")))
+    assert report.malformed
+    assert any("a.csv: looks like UTF-16" in note and "iconv" in note for note in report.warnings)
+
+
+def test_a_first_record_that_was_taken_as_data_is_named(project: Path) -> None:
+    lake = Lake(project)
+    report = lake.land("s", [put(project, "a.csv", b"1,2\n3,4\n"), put(project, "b.csv", b"x,y\n3,4\n")])
+    (note,) = report.warnings
+    assert note.startswith("a.csv: its first record was taken as data")
+    assert "header = true" in note
+    assert "penstock rollback 0" in note
+    (project / "penstock.toml").write_text("[sources.s]\nheader = false\n")
+    assert Lake(project).land("s", put(project, "c.csv", b"5,6\n")).warnings == ()
+    assert Lake(project).land("s", put(project, "d.csv", b"")).warnings == ()
 
 
 def test_quoted_empty_is_text_and_unquoted_is_null(project: Path) -> None:
