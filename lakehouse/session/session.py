@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +19,7 @@ from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import system
 from lakehouse.session.statement import At, Comparison, Statement, TableUse, parse, predicates
+from lakehouse.session.streaming import stream, type_names
 from lakehouse.sources import Source, read_source, twin_table, view_sql
 from lakehouse.types import AsOf, TableName, parse_instant, quote, quote_literal
 
@@ -27,9 +29,29 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _BATCH_ROWS = 65_536
+# Texts that are kept for queries that come again: so many, and none longer than that.
+_KEPT_TEXTS = 256
+_KEPT_LENGTH = 10_000
 _NO_TABLE = re.compile(r'Table with name "?([^"\s]+?)"? does not exist')
 _STATELESS = frozenset({duckdb.StatementType.EXPLAIN, duckdb.StatementType.COPY})
 _TWIN_TYPES = {"_file": "INTEGER", "_line": "BIGINT", "_offset": "BIGINT"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What to run for a query, once the views that it needs are made.
+
+    Parameters
+    ----------
+    select
+        Whether it is one SELECT, which can run anew for each reader.
+    own
+        Whether the user's own text would mean the same with all views made, so that DuckDB may complain about it.
+    """
+
+    text: str
+    select: bool
+    own: bool
 
 
 class Session:
@@ -80,6 +102,7 @@ class Session:
         self._made: set[tuple[str, str]] = set()
         self._schemas: set[str] = set()
         self._pruned: dict[tuple[int, TableName, tuple[str, ...]], str] = {}
+        self._texts: dict[str, _Prepared] = {}
         # A query after SET or CREATE TEMP TABLE needs the connection that holds their effect.
         self._stateful = False
         settings = {"memory_limit": memory, "threads": threads, "temp_directory": temp_directory}
@@ -117,33 +140,33 @@ class Session:
         QueryError
             If DuckDB refuses the query, with DuckDB's message.
         """
-        statement, text = self._prepared(query)
-        if statement is None or self._stateful:
-            return self._run_once(query if statement is None else text)
-        reader, types = self._explained(statement, query, text)
+        prepared = self._prepared(query)
+        if not prepared.select or self._stateful:
+            return self._run_once(prepared.text)
+        reader, types = self._explained(prepared, query)
         first = [reader]
 
         def open_reader() -> pa.RecordBatchReader:
             # The list's pop is atomic: the reader that told us the schema serves the first who reads.
-            return first.pop() if first else self._reader(text)[0]
+            return first.pop() if first else self._reader(prepared.text)[0]
 
         return QueryResult(open_reader, reader.schema, types=types, snapshot=self.snapshot.number)
 
     def describe(self, query: str) -> list[tuple[str, str]]:
         """Return the columns of a query's result, as name and DuckDB type, without running it."""
-        _, text = self._prepared(query)
+        text = self._prepared(query).text
         try:
             relation = self.connection.cursor().sql(text)
         except duckdb.Error as error:
             raise self._translated(error) from None
-        return list(zip(relation.columns, _type_names(relation), strict=True))
+        return list(zip(relation.columns, type_names(relation.types), strict=True))
 
     def prepare(self, query: str) -> str:
         """Make the views that a query needs, and return the SQL to run on `connection`.
 
         The text is the query's own unless it reads another snapshot, or its conditions let whole files be skipped.
         """
-        return self._prepared(query)[1]
+        return self._prepared(query).text
 
     def require(self, *names: TableName) -> None:
         """Make the views of these tables.
@@ -167,28 +190,45 @@ class Session:
 
     # -- preparing ----------------------------------------------------------------------------------------------------
 
-    def _prepared(self, query: str) -> tuple[Statement | None, str]:
+    def _prepared(self, query: str) -> _Prepared:
+        known = self._texts.get(query)
+        if known is None:
+            known, lasting = self._made_ready(query)
+            if lasting and len(query) <= _KEPT_LENGTH:
+                with self._lock:
+                    while len(self._texts) >= _KEPT_TEXTS:
+                        del self._texts[next(iter(self._texts))]
+                    self._texts[query] = known
+        return known
+
+    def _made_ready(self, query: str) -> tuple[_Prepared, bool]:
+        """Make the views that a query needs; return what to run, and whether that holds for as long as the session."""
+        statement = self._parsed(query)
+        if statement is None or statement.lists_tables:
+            self.require_all()
+        if statement is None:
+            return _Prepared(query, select=False, own=True), False
+        names = [self._lake_name(use, statement) for use in statement.uses]
+        changed = [self._point(use, name, statement) for use, name in zip(statement.uses, names, strict=True)]
+        text = statement.render(self.connection.cursor()) if any(changed) else query
+        own = not any(use.at for use in statement.uses)
+        # Tables of the lake stay what they are; the user's own come and go, and so do tags.
+        return _Prepared(text, select=True, own=own), own and None not in names
+
+    def _parsed(self, query: str) -> Statement | None:
         cursor = self.connection.cursor()
         try:
-            statements = cursor.extract_statements(query)
             statement = parse(cursor, query)
+            if statement is None and not cursor.extract_statements(query):
+                raise QueryError("there is no statement in this query")
         except duckdb.Error as error:
             raise query_error(error) from None
         finally:
             cursor.close()
-        if not statements:
-            raise QueryError("there is no statement in this query")
-        if statement is None:
-            self.require_all()
-            return None, query
-        if statement.lists_tables:
-            self.require_all()
-        changed = [self._point(use, statement) for use in statement.uses]
-        return statement, statement.render(self.connection.cursor()) if any(changed) else query
+        return statement
 
-    def _point(self, use: TableUse, statement: Statement) -> bool:
+    def _point(self, use: TableUse, name: TableName | None, statement: Statement) -> bool:
         """Make the view that one mention of a table needs; return whether the mention had to be changed."""
-        name = self._lake_name(use, statement)
         if name is None:
             if use.at is not None:
                 raise QueryError(f"AT needs a table of the lake, and {'.'.join(use.path)} is none")
@@ -358,29 +398,19 @@ class Session:
             cursor.close()
 
     def _reader(self, text: str) -> tuple[pa.RecordBatchReader, list[str]]:
-        """Return a fresh reader over a query's rows, which keeps its cursor alive, and the columns' DuckDB types."""
+        """Return a fresh reader over a query's rows, and the columns' DuckDB types."""
         try:
-            relation = self.connection.cursor().sql(text)
-            return _with_utc(relation.to_arrow_reader(_BATCH_ROWS)), _type_names(relation)
-        except duckdb.BinderException as error:
-            raise self._with_place(text, error) from None
+            reader, types = stream(self.connection.cursor(), text, _BATCH_ROWS)
         except duckdb.Error as error:
             raise self._translated(error) from None
+        return _with_utc(reader), types
 
-    def _with_place(self, text: str, error: duckdb.Error) -> QueryError | UnknownTableError:
-        """Return the error with its line and caret, which relations leave out; binding fails before anything runs."""
-        try:
-            self.connection.cursor().execute(text)
-        except duckdb.Error as placed:
-            return self._translated(placed)
-        return self._translated(error)
-
-    def _explained(self, statement: Statement, query: str, text: str) -> tuple[pa.RecordBatchReader, list[str]]:
+    def _explained(self, prepared: _Prepared, query: str) -> tuple[pa.RecordBatchReader, list[str]]:
         """Return a reader; where DuckDB refuses our version of a query, let it complain about the user's own."""
         try:
-            return self._reader(text)
+            return self._reader(prepared.text)
         except QueryError:
-            if text == query or any(use.at for use in statement.uses):
+            if prepared.text == query or not prepared.own:
                 raise
             self.require_all()
             return self._reader(query)
@@ -395,7 +425,7 @@ class Session:
                     import pyarrow as pa
 
                     return QueryResult.from_table(pa.table({}), snapshot=self.snapshot.number)
-                types = _type_names(relation)
+                types = type_names(relation.types)
                 table = _with_utc(relation.to_arrow_reader(_BATCH_ROWS)).read_all()
             except duckdb.Error as error:
                 raise self._translated(error) from None
@@ -406,10 +436,6 @@ class Session:
         if isinstance(error, duckdb.CatalogException) and missing:
             return self._unknown(missing.group(1), self.snapshot)
         return query_error(error)
-
-
-def _type_names(relation: duckdb.DuckDBPyRelation) -> list[str]:
-    return [str(kind).strip('"') for kind in relation.types]
 
 
 def _typed_nothing(source: Source) -> TableSchema:
@@ -423,8 +449,9 @@ def _with_utc(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Spell the zone ``UTC``: DuckDB says ``Etc/UTC``, which frame libraries take for another one."""
     import pyarrow as pa
 
-    schema = pa.schema([field.with_type(_utc_type(field.type)) for field in reader.schema])
-    return reader if schema.equals(reader.schema) else reader.cast(schema)
+    if "Etc/UTC" not in str(reader.schema):
+        return reader
+    return reader.cast(pa.schema([field.with_type(_utc_type(field.type)) for field in reader.schema]))
 
 
 def _utc_type(kind: pa.DataType) -> pa.DataType:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import resource
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema, measure
 from lakehouse.errors import QueryError, RequestError, UnknownSnapshotError, UnknownTableError
-from lakehouse.session import Session
+from lakehouse.session import Session, streaming
 from lakehouse.sources import LandedFile, SourceColumn, SourceSchema, source_entry, twin_table
 from lakehouse.storage import Storage
 from lakehouse.types import TableName, utc_text
@@ -163,6 +165,101 @@ def test_streams_while_another_query_runs(session):
     assert sum(batch.num_rows for batch in batches) < 300000
 
 
+def test_a_result_larger_than_the_memory_limit_streams(catalog):
+    unit = 1 if sys.platform == "darwin" else 1024
+    with Session(catalog.snapshot(2), memory="100MB", threads=2) as session:
+        session.sql("select 1").fetchall()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        result = session.sql("select range as n, repeat('x', 100 + (range % 100)::int) as t from range(5000000)")
+        rows = size = 0
+        for batch in result.batches():
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+    assert (rows, size > 0.7e9) == (5_000_000, True)
+    assert grown < 300e6
+
+
+def test_every_zone_is_spelled_utc(session):
+    result = session.sql(
+        "select picked as a, [picked] as b, {'x': picked} as c, map {1: picked} as d, picked::timestamp as e from warehouse.trips"
+    )
+    assert "Etc" not in str(result.schema)
+    assert result.to_arrow().schema.equals(result.schema)
+    assert str(result.schema.field("e").type) == "timestamp[us]"
+
+
+STREAMED = """
+select null as a, [now()] as a, 'x'::enum('x', 'y') as e, '[1]'::json as j, 1::hugeint as h, {'k': 1.5} as s, map {1: 'x'} as m,
+       uuid() as u, interval 1 day as i, array_value(1, 2) as f from range(150000) -- not read; only counted
+"""
+
+
+def test_the_short_way_gives_what_a_relation_gives():
+    with duckdb.connect() as connection:
+        short, types = streaming.stream(connection.cursor(), STREAMED, 65_536)
+        long, expected = streaming._related(connection.cursor(), STREAMED, 65_536)
+        assert types == expected
+        assert types[:4] == ["NULL", "TIMESTAMP WITH TIME ZONE[]", "ENUM('x', 'y')", "JSON"]
+        assert short.schema == long.schema
+        sizes = [batch.num_rows for batch in short]
+        assert sizes == [batch.num_rows for batch in long]
+        assert (sum(sizes), max(sizes) <= 65_536) == (150_000, True)
+
+
+class OtherVersion:
+    """A cursor of a DuckDB without the call beneath relations."""
+
+    def __init__(self, cursor):
+        self.sql, self.execute = cursor.sql, cursor.execute
+
+
+@pytest.mark.parametrize("cursor_of", [lambda c: c.cursor(), lambda c: OtherVersion(c.cursor())])
+def test_both_ways_name_the_place_of_an_error(cursor_of):
+    with duckdb.connect() as connection:
+        reader, types = streaming.stream(cursor_of(connection), "select 1 as n;", 10)
+        assert (reader.read_all().to_pylist(), types) == ([{"n": 1}], ["INTEGER"])
+        with pytest.raises(duckdb.BinderException, match=r"LINE 2: from range\(3\) where nope(?s:.*)\n +\^\^\^\^"):
+            streaming.stream(cursor_of(connection), "select 1\nfrom range(3) where nope = 1", 10)
+
+
+# -- queries that come again --------------------------------------------------------------------------------------------
+
+
+def test_a_query_that_comes_again_is_not_prepared_again(session, monkeypatch):
+    query = "select count(*) from warehouse.trips where id = 15"
+    text = session.prepare(query)
+    assert text != query
+    monkeypatch.setattr(session, "_parsed", None)
+    assert session.prepare(query) == text
+    assert [session.sql(query).fetchall() for _ in range(2)] == [[(1,)]] * 2
+
+
+def test_queries_that_may_change_their_meaning_are_prepared_anew(session, catalog):
+    query = "select count(*) from warehouse.trips at (version => 'moving')"
+    for number, rows in ((1, 10), (2, 40)):
+        catalog.tag("moving", number)
+        assert session.sql(query).fetchall() == [(rows,)]
+        catalog.delete_tag("moving")
+    with pytest.raises(UnknownSnapshotError):
+        session.sql(query)
+    for rows in (3, 5):
+        session.sql(f"create or replace temp table mine as from range({rows})")
+        assert session.sql("select count(*) from mine").fetchall() == [(rows,)]
+    session.sql("drop table mine")
+    with pytest.raises(UnknownTableError):
+        session.sql("select count(*) from mine")
+
+
+def test_the_texts_that_are_kept_are_bounded(session):
+    for n in range(300):
+        assert session.sql(f"select {n} from warehouse.zones limit 1").fetchall() == [(n,)]
+    long = "select count(*) from warehouse.zones where size not in (" + ", ".join(map(str, range(100, 5000))) + ")"
+    assert session.sql(long).fetchall() == session.sql(long).fetchall() == [(4,)]
+    assert len(session._texts) == 256
+    assert "select 299 from warehouse.zones limit 1" in session._texts
+    assert long not in session._texts
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +278,7 @@ def test_duckdbs_message_points_into_the_users_text(session, query):
     with pytest.raises(QueryError, match="nope") as caught:
         session.sql(query)
     assert f"LINE 1: {query}" in caught.value.what
+    assert re.search(r"\n +\^\^\^\^$", caught.value.what)
     assert "Traceback" not in str(caught.value)
 
 
