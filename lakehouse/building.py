@@ -6,8 +6,9 @@ rewritten only if it holds a row whose key came again with a later record, all o
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -118,10 +119,11 @@ class Build:
             only_landed=only,
         ) as session:
             run = _Run(self, step, step.model, step.shape, session)
-            report = run.gate()
-            self.reasons = reasons_of(report)
-            _refuse_violations(step.model, report, self.reasons)
-            tables, replaced = run.write(report)
+            with run.blaming_the_lake():
+                report = run.gate()
+                self.reasons = reasons_of(report)
+                _refuse_violations(step.model, report, self.reasons)
+                tables, replaced = run.write(report)
         files: Overlay = {name: (change.schema, kept) for name, (change, kept) in tables.items()}
         self.overlay.update(files)
         changes = {name: change for name, (change, _) in tables.items()}
@@ -166,6 +168,20 @@ class _Run:
     def schema(self) -> TableSchema:
         return contract_schema(self.contract, row_wise=self.shape.row_wise, pii=self.model.annotations.pii)
 
+    @contextlib.contextmanager
+    def blaming_the_lake(self) -> Iterator[None]:
+        """Say which file of the lake it was where DuckDB fails for one that is missing or damaged."""
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            own = (self.model.table, quarantine_table(self.model.table))
+            found = self.session.damage(error, *own)
+            if found is None:
+                raise
+            raise found from None
+
     # -- the query and its gate -------------------------------------------------------------------------------------
 
     def gate(self) -> GateReport:
@@ -190,6 +206,8 @@ class _Run:
         try:
             self.connection.execute(f"create temp table _staged as\n{self.session.prepare(self.step.query)}\n")
         except duckdb.Error as error:
+            if self.session.damage(error) is not None:
+                raise
             # DuckDB's message shows the value; it goes to the user's terminal and nowhere else.
             raise ModelError(
                 f"the query failed on a value: {str(error).splitlines()[0]}",

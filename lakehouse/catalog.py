@@ -15,7 +15,7 @@ from functools import cached_property
 
 import msgspec
 
-from lakehouse import delta
+from lakehouse import delta, delta_log
 from lakehouse.delta import DataFile, TableSchema
 from lakehouse.entries import FORMAT, Entry, ModelEntry, SourceEntry, TableEntry, refuse_newer_writer
 from lakehouse.errors import (
@@ -142,11 +142,12 @@ class Snapshot:
         if name not in self._files:
             entry = self.table(name)
             files = tuple(delta.files_at(self.storage, entry.path, entry.version))
-            if files_sha256(files) != entry.files_sha256:
-                raise CatalogDamagedError(
-                    f"the table's log at Delta version {entry.version} names other files than were published",
+            if files_sha256(files) != entry.files_sha256 or sum(file.rows for file in files) != entry.rows:
+                # A commit file without content opens as if it were none.
+                what = delta_log.fault(self.storage, entry.path, entry.version)
+                raise delta.damaged_log(
+                    what or f"its Delta log at version {entry.version} names other files than were published",
                     where=f"{name} at snapshot {self.number}",
-                    hint="Its Delta log was changed or cut. Restore it from a copy, or read an earlier snapshot.",
                 )
             self._files[name] = files
         return self._files[name]

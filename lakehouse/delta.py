@@ -9,13 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lakehouse import delta_log
 from lakehouse.errors import CatalogDamagedError, ForeignCommitError
 from lakehouse.storage import Storage
 
@@ -30,6 +30,7 @@ __all__ = [
     "TableSchema",
     "arrow_schema",
     "commit",
+    "damaged_log",
     "files_at",
     "measure",
 ]
@@ -172,12 +173,13 @@ def _footer_stats(metadata: Any, excluded: frozenset[str]) -> dict[str, dict[str
                 broken.add(name)
                 continue
             nulls[name] = nulls.get(name, 0) + statistics.null_count
-            if not statistics.has_min_max:
+            bounds = _bounds(statistics)
+            if bounds is None:
                 if statistics.null_count < chunk.num_values:
                     broken.add(name)
                 continue
-            low[name] = min(low.get(name, statistics.min), statistics.min)
-            high[name] = max(high.get(name, statistics.max), statistics.max)
+            low[name] = min(low.get(name, bounds[0]), bounds[0])
+            high[name] = max(high.get(name, bounds[1]), bounds[1])
     top = set(metadata.schema.to_arrow_schema().names)
     low_out: dict[str, Any] = {}
     high_out: dict[str, Any] = {}
@@ -192,6 +194,14 @@ def _footer_stats(metadata: Any, excluded: frozenset[str]) -> dict[str, dict[str
         "maxValues": high_out,
         "nullCount": {name: count for name, count in nulls.items() if name in top and name not in broken},
     }
+
+
+def _bounds(statistics: Any) -> tuple[Any, Any] | None:
+    """Return the least and greatest value, or None where there are none or Python has none like them."""
+    try:
+        return (statistics.min, statistics.max) if statistics.has_min_max else None
+    except OverflowError:
+        return None  # infinite timestamps, and those beyond the year 9999
 
 
 def _log_value(value: Any) -> Any:
@@ -234,12 +244,18 @@ def _open(storage: Storage, table_path: str, version: int | None = None) -> Delt
     try:
         return DeltaTable(storage.address(table_path), version=version)
     except (DeltaError, TableNotFoundError, OSError) as error:
-        place = f"{table_path} at Delta version {version}" if version is not None else table_path
-        raise CatalogDamagedError(
-            f"the table's log cannot be read: {str(error).splitlines()[0]}",
-            where=place,
-            hint="Earlier snapshots may still be whole: penstock snapshots, then --as-of N.",
-        ) from error
+        # What the library says is meant for its authors.
+        what = delta_log.fault(storage, table_path, version) or "its Delta log cannot be read"
+        raise damaged_log(what, where=table_path) from error
+
+
+def damaged_log(what: str, *, where: str) -> CatalogDamagedError:
+    """Return the error about a table whose log is not what it should be, with the ways on."""
+    return CatalogDamagedError(
+        what,
+        where=where,
+        hint="Restore the file from a copy. Earlier snapshots may still be whole: penstock snapshots, then --as-of N.",
+    )
 
 
 def _files(table: DeltaTable) -> list[DataFile]:
@@ -257,7 +273,7 @@ def _files(table: DeltaTable) -> list[DataFile]:
             DataFile(
                 path=action["path"],
                 size=action["size_bytes"],
-                rows=action["num_records"],
+                rows=action["num_records"] or 0,
                 partition={key: _partition_text(value) for key, value in (action.get("partition") or {}).items()},
                 stats=stats,
             )
@@ -313,14 +329,14 @@ def commit(
 
     address = storage.prepare(f"{table_path}/_delta_log/0").removesuffix("/_delta_log/0")
     if not DeltaTable.is_deltatable(address):
+        if mapped is not None:
+            what = delta_log.fault(storage, table_path, mapped) or "its Delta log cannot be read"
+            raise damaged_log(what, where=table_path)
         _create(address, schema, info)
     table = _open(storage, table_path)
     if mapped is not None and table.version() < mapped:
-        raise CatalogDamagedError(
-            f"the table's log ends at Delta version {table.version()}, the catalog maps it to {mapped}",
-            where=table_path,
-            hint="A log file was deleted. Restore it from a copy, or roll the table back to an earlier snapshot.",
-        )
+        what = delta_log.fault(storage, table_path, mapped) or f"its Delta log ends before version {mapped}"
+        raise damaged_log(what, where=table_path)
     if not supersede_foreign:
         _refuse_foreign(storage, table_path, table, mapped)
     if _differs(table, schema):
@@ -449,7 +465,11 @@ def _refuse_foreign(storage: Storage, table_path: str, table: DeltaTable, mapped
     """Stop where a commit without a publish id changed data: it is somebody else's and never undone silently."""
     first = 0 if mapped is None else mapped + 1
     for version in range(first, table.version() + 1):
-        actions = _log_actions(storage, table_path, version)
+        try:
+            actions = delta_log.actions(storage, table_path, version)
+        except ValueError:
+            what = f"somebody else wrote Delta version {version} of this table, and it cannot be read"
+            raise damaged_log(what, where=table_path) from None
         ours = any(PUBLISH_KEY in action.get("commitInfo", {}) for action in actions)
         changed = any(
             action[kind].get("dataChange", True) for action in actions for kind in ("add", "remove") if kind in action
@@ -460,11 +480,3 @@ def _refuse_foreign(storage: Storage, table_path: str, table: DeltaTable, mapped
                 where=table_path,
                 hint="Undo it with: penstock rollback --table TABLE N (their version stays in the Delta log).",
             )
-
-
-def _log_actions(storage: Storage, table_path: str, version: int) -> list[dict[str, Any]]:
-    try:
-        text = storage.read(f"{table_path}/_delta_log/{version:020d}.json")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines() if line.strip()]

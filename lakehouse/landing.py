@@ -19,6 +19,7 @@ import msgspec
 
 from lakehouse import delta
 from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
+from lakehouse.damage import find_damage
 from lakehouse.delta import DataFile
 from lakehouse.errors import ConflictError, InputError, RequestError
 from lakehouse.formats.csv import column_names, first_record, split_fields
@@ -376,7 +377,7 @@ class _Load:
         kept: list[str] = []
         if settled.widened:
             replaced = list(self._twin_files())
-            kept = [_widen_file(storage, twin_path, file.path, self.load_id, settled) for file in replaced]
+            kept = self._widened_files(replaced, settled)
         changes = {}
         if raw_paths or str(raw) not in self.base.entry.tables:
             added = tuple(delta.measure(storage, raw_path, path, RAW_SCHEMA, partition) for path in raw_paths)
@@ -403,6 +404,20 @@ class _Load:
                 info={"penstock.load": self.load_id},
             ),
         )
+
+    def _widened_files(self, files: Sequence[DataFile], settled: _Settled) -> list[str]:
+        import pyarrow as pa
+
+        twin = twin_table(self.name)
+        try:
+            return [
+                _widen_file(self.catalog.storage, self._path(twin), file.path, self.load_id, settled) for file in files
+            ]
+        except (OSError, pa.ArrowException) as error:
+            found = find_damage("", [(self.base, twin)])
+            if found is None:
+                raise
+            raise found from error
 
     # -- report -------------------------------------------------------------------------------------------------
 

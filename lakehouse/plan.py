@@ -323,7 +323,7 @@ class _Planner:
         session = self._bound()
         try:
             return session.describe(query)
-        except PenstockError as error:
+        except RequestError as error:
             place = str(error)
             try:
                 session.connection.execute(f"explain {query}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 from zoneinfo import ZoneInfo
 
-from lakehouse.errors import QueryError, RequestError
+from lakehouse.errors import PenstockError, QueryError, RequestError
 from lakehouse.result.text import Preview, as_html, as_text, type_name, unique_names
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class QueryResult:
         The columns' types as DuckDB spells them; derived from the schema if not given.
     snapshot
         The number of the snapshot that was read, if one was.
+    blame
+        Says what else than the query made a reader fail; None if it was the query.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class QueryResult:
         *,
         types: Sequence[str] | None = None,
         snapshot: int | None = None,
+        blame: Callable[[BaseException], PenstockError | None] = lambda _: None,
     ) -> None:
         self._open = open_reader
         self.schema = schema
         self.types = list(types) if types is not None else [type_name(field.type) for field in schema]
         self.snapshot = snapshot
+        self._blame = blame
 
     @classmethod
     def from_table(
@@ -83,7 +87,7 @@ class QueryResult:
         try:
             yield from reader
         except (OSError, pa.ArrowInvalid) as error:
-            raise query_error(error) from None
+            raise (self._blame(error) or query_error(error)) from None
         finally:
             reader.close()
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import duckdb
 
 from lakehouse.catalog import Snapshot
+from lakehouse.damage import Opened, find_damage
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema
-from lakehouse.errors import QueryError, UnknownTableError, near
+from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, UnknownTableError, near
 from lakehouse.result import QueryResult
 from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
@@ -103,6 +104,7 @@ class Session:
         self._schemas: set[str] = set()
         self._pruned: dict[tuple[int, TableName, tuple[str, ...]], str] = {}
         self._texts: dict[str, _Prepared] = {}
+        self._opened: dict[tuple[int, TableName], Opened] = {}
         # A query after SET or CREATE TEMP TABLE needs the connection that holds their effect.
         self._stateful = False
         settings = {"memory_limit": memory, "threads": threads, "temp_directory": temp_directory}
@@ -150,7 +152,18 @@ class Session:
             # The list's pop is atomic: the reader that told us the schema serves the first who reads.
             return first.pop() if first else self._reader(prepared.text)[0]
 
-        return QueryResult(open_reader, reader.schema, types=types, snapshot=self.snapshot.number)
+        number = self.snapshot.number
+        return QueryResult(open_reader, reader.schema, types=types, snapshot=number, blame=self.damage)
+
+    def damage(self, error: BaseException, *names: TableName) -> CatalogDamagedError | None:
+        """Return which data file of the lake made DuckDB fail; None if it was not one.
+
+        Parameters
+        ----------
+        names
+            Stored tables that were read beside those of this session's queries.
+        """
+        return find_damage(str(error), [*self._opened.values(), *((self.snapshot, name) for name in names)])
 
     def describe(self, query: str) -> list[tuple[str, str]]:
         """Return the columns of a query's result, as name and DuckDB type, without running it."""
@@ -343,6 +356,7 @@ class Session:
         if snapshot is self.snapshot and name in self._overlay:
             known = snapshot.entry.tables.get(str(name))
             return known.path if known else f"{name.schema}/{name.name}", *self._overlay[name]
+        self._opened[snapshot.number, name] = (snapshot, name)
         return snapshot.table(name).path, snapshot.schema(name), snapshot.files(name)
 
     def _source_sql(self, snapshot: Snapshot, name: str, comparisons: Sequence[Comparison]) -> str:
@@ -393,7 +407,7 @@ class Session:
         try:
             return cursor.execute(text, list(values)).fetchall()
         except duckdb.Error as error:
-            raise query_error(error) from None
+            raise self._translated(error) from None
         finally:
             cursor.close()
 
@@ -431,11 +445,11 @@ class Session:
                 raise self._translated(error) from None
         return QueryResult.from_table(table, types=types, snapshot=self.snapshot.number)
 
-    def _translated(self, error: duckdb.Error) -> QueryError | UnknownTableError:
+    def _translated(self, error: duckdb.Error) -> PenstockError:
         missing = _NO_TABLE.search(str(error))
         if isinstance(error, duckdb.CatalogException) and missing:
             return self._unknown(missing.group(1), self.snapshot)
-        return query_error(error)
+        return self.damage(error) or query_error(error)
 
 
 def _typed_nothing(source: Source) -> TableSchema:

@@ -226,3 +226,156 @@ def test_content_that_is_stored_again_mends_a_damaged_object(project: Path) -> N
     catalog_file(project, f"objects/{name}").write_bytes(b"contend")
     assert lake.catalog.put_object(b"content") == name
     assert lake.catalog.object(name) == b"content"
+
+
+# -- data files -------------------------------------------------------------------------------------------------------
+
+
+def data_file(project: Path, table: str) -> Path:
+    """Return the first data file of a table."""
+    return min((project / ".penstock" / table).rglob("*.parquet"))
+
+
+def wrecked(data: bytes) -> bytes:
+    """Return a Parquet file whose pages are no longer what they were, and whose footer is."""
+    return data[:4] + bytes(byte ^ 0x5A for byte in data[4:80]) + data[80:]
+
+
+DAMAGES = {
+    "is missing": lambda path: path.unlink(),
+    "is cut: it has 50 of": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "has 3 bytes more than were written": lambda path: path.write_bytes(path.read_bytes() + b"abc"),
+    "is damaged": lambda path: path.write_bytes(wrecked(path.read_bytes())),
+}
+
+
+@pytest.fixture
+def promoted(project: Path) -> Path:
+    """A project whose second load is not promoted yet."""
+    land(project, "a").promote()
+    land(project, "b")
+    return project
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+@pytest.mark.parametrize("at", ["", " at (version => 2)"])
+def test_a_damaged_data_file_is_named_by_a_query(promoted: Path, damage: str, at: str) -> None:
+    path = data_file(promoted, "warehouse/trips")
+    DAMAGES[damage](path)
+    for form in ("table", "csv", "json"):
+        message = run("sql", f"select sum(id), sum(fare) from warehouse.trips{at}", "--format", form, code=1).stderr
+        assert f"the lake's file warehouse/trips/{path.name} {damage}" in message
+        assert f"warehouse.trips at snapshot {2 if at else 3}" in message
+        assert "Restore the file from a copy" in message
+        assert "penstock history warehouse.trips" in message
+    Lake(promoted).sql("select count(*) from lake.trips").fetchall()
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+@pytest.mark.parametrize("table", ["typed/trips", "warehouse/trips"])
+def test_a_damaged_data_file_is_not_the_models_fault(promoted: Path, damage: str, table: str) -> None:
+    if table == "typed/trips":  # all of it is read
+        (promoted / "sql/warehouse/trips.sql").write_text(MODEL + "-- changed\n")
+    else:  # a key that comes again makes the stored file be read
+        (promoted / "c.csv").write_text("id,fare\n1,9.50\n")
+        run("land", "trips", "c.csv")
+    path = data_file(promoted, table)
+    DAMAGES[damage](path)
+    message = run("promote", code=1).stderr
+    assert f"the lake's file {table}/{path.name} {damage}" in message
+    assert table.replace("/", ".") in message
+    assert "try_cast" not in message
+    assert "trips.sql" not in message
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_data_file_is_named_when_a_column_widens(project: Path, damage: str) -> None:
+    lake = land(project, "a")
+    path = data_file(project, "typed/trips")
+    DAMAGES[damage](path)
+    (project / "c.csv").write_text("id,fare\n1.5,2.0\n")
+    message = run("land", "trips", "c.csv", code=1).stderr
+    assert f"the lake's file typed/trips/{path.name} {damage}" in message
+    assert lake.catalog.latest().number == 1
+
+
+def test_a_damaged_raw_file_is_named_by_the_export(project: Path) -> None:
+    lake = land(project, "a")
+    data_file(project, "raw/trips").unlink()
+    load = lake.source("trips").landed[0].load_id
+    assert "the lake's file raw/trips/_load_date=" in run("export-raw", "trips", load, "-o", "out", code=1).stderr
+
+
+def test_what_a_query_does_wrong_is_not_damage(promoted: Path) -> None:
+    for query, message in (
+        ("select error('no such luck') from warehouse.trips", "no such luck"),
+        ("select strptime(fare::varchar, '%Y') from warehouse.trips", "Could not parse"),
+        ("select * from warehouse.trips, 'nowhere.parquet'", "nowhere.parquet"),
+    ):
+        error = run("sql", query, code=1).stderr
+        assert message in error
+        assert "the lake's file" not in error
+
+
+# -- Delta logs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "has no file for version 1"),
+        (lambda path: path.write_bytes(b""), "file for version 1 is empty"),
+        (lambda path: path.write_bytes(b"\n \n"), "file for version 1 is empty"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "file for version 1 is damaged"),
+        (lambda path: path.write_bytes(b"\xff" + path.read_bytes()[1:]), "file for version 1 is damaged"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b".parquet", b".parquex")),
+            "names other files than were published",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b'numRecords\\":1', b'numRecords\\":2')),
+            "names other files than were published",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b"numRecords", b"numRecordz")),
+            "names other files than were published",
+        ),
+    ],
+)
+@pytest.mark.parametrize("newest", [False, True])
+def test_a_damaged_delta_log_is_one_clear_sentence(project: Path, damage, message: str, newest: bool) -> None:
+    lake = land(project, "a") if newest else land(project, "a", "b")
+    before = lake.catalog.latest().number
+    log = project / ".penstock/typed/trips/_delta_log/00000000000000000001.json"
+    old = log.read_bytes()
+    damage(log)
+    assert not log.exists() or log.read_bytes() != old
+    (project / "c.csv").write_text("id,fare\n7,7.00\n")
+    for arguments in (["sql", "select sum(id) from lake.trips"], ["promote"], ["land", "trips", "c.csv"]):
+        error = run(*arguments, code=1).stderr
+        assert message in error
+        assert "typed.trips at snapshot" in error or "typed/trips" in error
+        assert "ParsedLogPath" not in error
+        assert "Kernel" not in error
+        assert len(error.splitlines()) == 2
+    assert lake.catalog.latest().number == before
+
+
+def test_a_table_whose_log_is_gone_is_not_begun_anew(project: Path) -> None:
+    land(project, "a")
+    log = project / ".penstock/raw/trips/_delta_log"
+    for path in log.iterdir():
+        path.unlink()
+    (project / "c.csv").write_text("id,fare\n7,7.00\n")
+    assert "its Delta log is gone" in run("land", "trips", "c.csv", code=1).stderr
+    assert list(log.iterdir()) == []
+    assert "its Delta log is gone" in run("sql", "from raw.trips", code=1).stderr
+
+
+@pytest.mark.parametrize("content", [b"garbage", b'{"add": 1}\n', b"[1]\n"])
+def test_a_commit_of_somebody_else_that_cannot_be_read_stops_a_publish(project: Path, content: bytes) -> None:
+    land(project, "a")
+    log = project / ".penstock/raw/trips/_delta_log"
+    (log / f"{len(list(log.iterdir())):020d}.json").write_bytes(content)
+    (project / "c.csv").write_text("id,fare\n7,7.00\n")
+    assert "raw/trips" in run("land", "trips", "c.csv", code=1).stderr

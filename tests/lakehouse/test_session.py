@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema, measure
-from lakehouse.errors import QueryError, RequestError, UnknownSnapshotError, UnknownTableError
+from lakehouse.errors import CatalogDamagedError, QueryError, RequestError, UnknownSnapshotError, UnknownTableError
 from lakehouse.session import Session, streaming
 from lakehouse.sources import LandedFile, SourceColumn, SourceSchema, source_entry, twin_table
 from lakehouse.storage import Storage
@@ -390,7 +390,7 @@ def test_skipped_files_are_never_opened(catalog, tmp_path):
     storage.delete("warehouse/trips/p1.parquet")
     with Session(own.latest()) as session:
         assert session.sql("select count(id), sum(id) from warehouse.trips where id < 10").fetchall() == [(10, 45)]
-        with pytest.raises(QueryError):
+        with pytest.raises(CatalogDamagedError, match=r"p1\.parquet is missing"):
             session.sql("select sum(id) from warehouse.trips").fetchall()
 
 
