@@ -63,6 +63,19 @@ def storage(tmp_path: Path) -> Storage:
     return Storage(tmp_path / "a lake's [x] *")
 
 
+@pytest.mark.parametrize("instant", [2**63 - 1, -(2**63 - 1), 2**63 - 2], ids=["infinity", "-infinity", "294247"])
+def test_a_time_that_python_cannot_hold_has_no_statistics(storage, connection, instant):
+    schema = schema_of({"tz": "TIMESTAMP WITH TIME ZONE", "i": "BIGINT"})
+    times = pa.array([0, instant, None], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    file = write(storage, schema, "far.parquet", pa.table({"tz": times, "i": [1, 2, 3]}))
+    assert file.stats == {"minValues": {"i": 1}, "maxValues": {"i": 3}, "nullCount": {"i": 0}}
+    kept = prune([file], schema, [Predicate("tz", ">", (dt.datetime(2999, 1, 1, tzinfo=dt.UTC),))])
+    assert kept == [file]
+    assert connection.sql(scan_sql(storage, "t", schema, [file])).to_arrow_table()["tz"].cast(
+        pa.int64()
+    ).to_pylist() == [0, instant, None]
+
+
 def test_files_of_different_age_read_as_one_table(storage, connection):
     schema = schema_of({"a": "BIGINT", "b": "VARCHAR", "c": "DECIMAL(18,6)"})
     files = [
