@@ -1,0 +1,346 @@
+"""Packed rows: a bitmap of nulls, a fixed section, and the bytes of text and blobs, all little-endian.
+
+The bitmap has one bit per column, set for null; it takes 1, 2, 4 or a multiple of 8 bytes. The fixed section holds
+every column at its width: 1 to 8 bytes, 16 for decimals of more than 18 digits, and for text and blobs the end of
+their bytes within the variable section (32 bits). Where a value is null, zeros stand. Equal rows are equal bytes;
+there is only one NaN.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from featurestore.codec.buffers import as_binary, binary_parts, column, fixed_values, is_null, join, slices, validity
+from featurestore.codec.layouts import Layout, arrow_type, layout
+from lakehouse.errors import CatalogDamagedError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+__all__ = ["Decode", "RowCodec"]
+
+Buffer = bytes | memoryview
+Decode = Callable[..., tuple[Any, ...]]
+"""Called with a buffer, and optionally where the row starts and ends in it."""
+
+_LONGEST = 2**32 - 1
+_ARROW_LONGEST = 2**31 - 1
+
+
+class RowCodec:
+    """Packs and unpacks rows of columns of given types.
+
+    Parameters
+    ----------
+    types
+        As DuckDB spells them, in the order of the columns.
+
+    Attributes
+    ----------
+    decode
+        ``decode(buffer, start=0, end=None)`` returns one row as Python values: int, float, bool, str, bytes, Decimal,
+        date, naive datetime for TIMESTAMP, aware UTC datetime for TIMESTAMP WITH TIME ZONE, None for null. It raises
+        `CatalogDamagedError` if the bytes are no such row, `RequestError` for a time that Python has no value for.
+    """
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self.types = tuple(types)
+        self._layouts = tuple(layout(type_) for type_ in self.types)
+        self._bitmap = _bitmap_size(len(self.types))
+        self._size = self._bitmap + sum(known.size for known in self._layouts)
+        self._variable = tuple(place for place, known in enumerate(self._layouts) if known.variable)
+        self.decode: Decode = self.decoder(range(len(self.types)))
+
+    def __repr__(self) -> str:
+        return f"RowCodec({list(self.types)!r})"
+
+    def decoder(self, positions: Sequence[int]) -> Decode:
+        """Return a function like `decode` that returns only the columns at some positions, in that order.
+
+        Compile it once: what is not asked for is skipped without being looked at.
+        """
+        wanted = frozenset(positions)
+        code = "<" + _bitmap_code(self._bitmap)
+        slots: dict[int, int] = {}
+        for place, known in enumerate(self._layouts):
+            if place in wanted or known.variable:
+                slots[place] = len(slots) + 1
+                code += known.code
+            else:
+                code += f"{known.size}x"
+        plan = [(slots[place], 1 << place, self._layouts[place]) for place in positions]
+        if self._variable:
+            ends = [
+                (slots[place], self._layouts[place].convert if place in wanted else None) for place in self._variable
+            ]
+            return _variable_decoder(struct.Struct(code), self._size, len(self.types), plan, ends)
+        return _fixed_decoder(struct.Struct(code), len(self.types), plan)
+
+    def encode(self, columns: Sequence[pa.Array]) -> pa.LargeBinaryArray:
+        """Return the packed rows of columns of equal length.
+
+        Raises
+        ------
+        RequestError
+            If a column is of another type than the codec's, or a row is longer than 4 GiB.
+        """
+        arrays = [
+            column(array, known, f"column {place + 1}")
+            for place, (array, known) in enumerate(zip(columns, self._layouts, strict=True))
+        ]
+        fixed = self._fixed_section(arrays)
+        import numpy as np
+
+        heads = slices(fixed, np.arange(len(fixed) + 1, dtype=np.int64) * self._size)
+        if not self._variable:
+            return heads
+        texts = [
+            arrays[place].fill_null(b"") if arrays[place].null_count else arrays[place] for place in self._variable
+        ]
+        return join([heads, *texts])
+
+    def decode_many(self, rows: pa.LargeBinaryArray) -> list[pa.Array]:
+        """Return the columns of packed rows, of exactly the types that `arrow_type` gives.
+
+        Raises
+        ------
+        CatalogDamagedError
+            If a row is not of this codec.
+        RequestError
+            If one column's text exceeds 2 GiB: decode fewer rows at a time.
+        """
+        import numpy as np
+
+        rows = as_binary(rows)
+        if rows.null_count:
+            raise RequestError("a packed row is null")
+        data, offsets = binary_parts(rows)
+        pieces = slices(data, offsets)
+        lengths = np.diff(offsets)
+        if self._variable:
+            ends = self._ends(data, offsets, lengths)
+            # Cut the data into fixed section, first text, second text, … of every row.
+            begin = offsets[:-1, None]
+            cuts = np.concatenate([begin, begin + self._size, begin + self._size + ends[:, :-1]], axis=1)
+            pieces = slices(data, np.append(cuts.reshape(-1), offsets[-1]))
+        elif (lengths != self._size).any():
+            raise _damaged()
+        step = len(self._variable) + 1
+        fixed = _every(pieces, 0, step) if self._variable else pieces
+        records = self._records(fixed)
+        variable = iter(_every(pieces, 1 + place, step) for place in range(len(self._variable)))
+        nulls = self._nulls(records)
+        return [
+            _text_column(known, next(variable), nulls[place])
+            if known.variable
+            else _fixed_column(known, records[str(place)], nulls[place])
+            for place, known in enumerate(self._layouts)
+        ]
+
+    def _dtype(self) -> np.dtype[Any]:
+        import numpy as np
+
+        formats = [(np.uint64, (2,)) if known.wide else known.dtype for known in self._layouts]
+        places, offset = [], self._bitmap
+        for known in self._layouts:
+            places.append(offset)
+            offset += known.size
+        names = [str(place) for place in range(len(self._layouts))]
+        return np.dtype({
+            "names": [*names, "nulls"],
+            "formats": [*formats, (np.uint8, (self._bitmap,))],
+            "offsets": [*places, 0],
+            "itemsize": self._size,
+        })  # fmt: skip
+
+    def _fixed_section(self, arrays: Sequence[pa.Array]) -> npt.NDArray[Any]:
+        import numpy as np
+
+        records = np.zeros(len(arrays[0]) if arrays else 0, self._dtype())
+        end = np.zeros(len(records), np.int64)
+        for place, (array, known) in enumerate(zip(arrays, self._layouts, strict=True)):
+            field = records[str(place)]
+            if known.variable:
+                end += _lengths(array)
+                field[:] = end if not len(end) or end.max() <= _LONGEST else _too_long(end)
+            else:
+                field[:] = fixed_values(array, known)
+                if known.code in "fd":
+                    field[np.isnan(field)] = np.nan
+            if array.null_count:
+                nulls = is_null(array)
+                records["nulls"][:, place // 8] |= nulls.astype(np.uint8) << (place % 8)
+                if not known.variable:
+                    field[nulls] = 0
+        return records
+
+    def _records(self, fixed: pa.LargeBinaryArray) -> npt.NDArray[Any]:
+        import numpy as np
+
+        data, offsets = binary_parts(fixed)
+        return np.frombuffer(data[offsets[0] : offsets[-1]], self._dtype())
+
+    def _nulls(self, records: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return one row per column, one column per row."""
+        import numpy as np
+
+        bits = np.unpackbits(np.ascontiguousarray(records["nulls"]), axis=1, bitorder="little")
+        if bits[:, len(self.types) :].any():
+            raise _damaged()
+        return bits[:, : len(self.types)].T.astype(np.bool_)
+
+    def _ends(
+        self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return the ends of the variable columns, one row each, checked."""
+        import numpy as np
+
+        if (lengths < self._size).any():
+            raise _damaged()
+        dtype = self._dtype().fields
+        ends = np.zeros((len(lengths), len(self._variable)), np.int64)
+        for number, place in enumerate(self._variable):
+            start = offsets[:-1] + (dtype[str(place)][1] if dtype else 0)
+            for byte in range(4):
+                ends[:, number] |= data[start + byte].astype(np.int64) << (8 * byte)
+        if (np.diff(ends, axis=1, prepend=0) < 0).any() or (ends[:, -1] != lengths - self._size).any():
+            raise _damaged()
+        return ends
+
+
+def _damaged() -> CatalogDamagedError:
+    return CatalogDamagedError(
+        "a packed row is not what its types say", hint="Build it again: penstock materialize --full."
+    )
+
+
+def _too_long(ends: npt.NDArray[np.int64]) -> Any:
+    raise RequestError(f"the text of one row has {int(ends.max()):,} bytes; the limit is {_LONGEST:,}")
+
+
+def _bitmap_size(columns: int) -> int:
+    size = max(1, -(-columns // 8))
+    return next((known for known in (1, 2, 4, 8) if size <= known), -(-size // 8) * 8)
+
+
+def _bitmap_code(size: int) -> str:
+    return {1: "B", 2: "H", 4: "I", 8: "Q"}.get(size, f"{size}s")
+
+
+def _fixed_decoder(fields: struct.Struct, columns: int, plan: Sequence[tuple[int, int, Layout]]) -> Decode:
+    unpack, size = fields.unpack_from, fields.size
+    converted = [(slot - 1, known.convert) for slot, _, known in plan if known.convert is not None]
+    straight = [slot for slot, _, _ in plan] == list(range(1, len(plan) + 1))
+    nothing = _no_nulls(fields)
+
+    def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
+        if (len(buffer) if end is None else end) - start != size:
+            raise _damaged()
+        try:
+            values = unpack(buffer, start)
+        except struct.error:
+            raise _damaged() from None
+        if straight and values[0] == nothing:
+            if not converted:
+                return values[1:]
+            row = list(values[1:])
+            for place, convert in converted:
+                row[place] = convert(row[place])
+            return tuple(row)
+        return _picked(values, columns, plan)
+
+    return decode
+
+
+def _variable_decoder(
+    fields: struct.Struct,
+    size: int,
+    columns: int,
+    plan: Sequence[tuple[int, int, Layout]],
+    ends: Sequence[tuple[int, Callable[[Any], Any] | None]],
+) -> Decode:
+    unpack = fields.unpack_from
+
+    def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
+        stop = len(buffer) if end is None else end
+        previous = base = start + size
+        try:
+            values = list(unpack(buffer, start))
+            for slot, convert in ends:
+                following = base + values[slot]
+                if not previous <= following <= stop:
+                    raise _damaged()
+                if convert is not None:
+                    values[slot] = convert(buffer[previous:following])
+                previous = following
+        except (struct.error, UnicodeDecodeError):
+            raise _damaged() from None
+        if previous != stop:
+            raise _damaged()
+        return _picked(values, columns, plan)
+
+    return decode
+
+
+def _no_nulls(fields: struct.Struct) -> Any:
+    """Return what the bitmap reads as when nothing is null: an integer, or bytes when it is long."""
+    return fields.unpack_from(bytes(fields.size))[0]
+
+
+def _picked(values: Sequence[Any], columns: int, plan: Sequence[tuple[int, int, Layout]]) -> tuple[Any, ...]:
+    nulls = values[0] if isinstance(values[0], int) else int.from_bytes(values[0], "little")
+    if nulls >> columns:
+        raise _damaged()
+    row = []
+    for slot, bit, known in plan:
+        value = None if nulls & bit else values[slot]
+        # Text and blobs were made when their bounds were known.
+        convert = None if known.variable or value is None else known.convert
+        row.append(value if convert is None else convert(value))
+    return tuple(row)
+
+
+def _lengths(array: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    lengths = np.diff(binary_parts(array)[1])
+    return np.where(is_null(array), 0, lengths) if array.null_count else lengths
+
+
+def _every(pieces: pa.LargeBinaryArray, first: int, step: int) -> pa.LargeBinaryArray:
+    import numpy as np
+
+    return pieces.take(np.arange(first, len(pieces), step))
+
+
+def _text_column(known: Layout, values: pa.LargeBinaryArray, nulls: npt.NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    _, offsets = binary_parts(values)
+    if offsets[-1] - offsets[0] > _ARROW_LONGEST:
+        raise RequestError("more than 2 GiB of text in one column", hint="Decode fewer rows at a time.")
+    type_ = arrow_type(known.type)
+    try:
+        # By way of binary, so that the text is checked to be UTF-8.
+        array = values.cast(pa.binary()).cast(type_)
+    except pa.ArrowInvalid:
+        raise _damaged() from None
+    _, ends, data = array.buffers()
+    return pa.Array.from_buffers(type_, len(array), [validity(nulls), ends, data], offset=array.offset)
+
+
+def _fixed_column(known: Layout, field: npt.NDArray[Any], nulls: npt.NDArray[np.bool_]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    if known.type == "BOOLEAN":
+        values: npt.NDArray[Any] = np.packbits(field != 0, bitorder="little")
+    elif known.precision and not known.wide:
+        values = np.stack([field, field >> 63], axis=1)
+    else:
+        values = np.ascontiguousarray(field)
+    return pa.Array.from_buffers(arrow_type(known.type), len(field), [validity(nulls), pa.py_buffer(values)])
