@@ -290,7 +290,13 @@ class Projection:
     def __getitem__(self, features: Sequence[str] | str) -> Projection:
         """Take only these features."""
         wanted = (features,) if isinstance(features, str) else tuple(features)
-        return Projection(self.view, wanted, self.join_keys, self.prefix)
+        return _taken(self.definition, Projection(self.view, wanted, self.join_keys, self.prefix))
+
+    @property
+    def definition(self) -> FeatureView | None:
+        """The view that it was made from, if it was made from one and not from a name; no part of its value."""
+        found: FeatureView | None = vars(self).get("_definition")
+        return found
 
 
 @dataclass(frozen=True)
@@ -468,11 +474,11 @@ class FeatureView:
                 raise DefinitionError(
                     f"there is no join key {key!r}", where=self.where, hint=near(key, self.join_keys, what="join keys")
                 )
-        return Projection(self.name, None, join_keys, prefix)
+        return _taken(self, Projection(self.name, None, join_keys, prefix))
 
     def __getitem__(self, features: Sequence[str] | str) -> Projection:
         """Take only these features: ``view[["trips_1h", "trips_1d"]]``."""
-        return Projection(self.name)[features]
+        return _taken(self, Projection(self.name))[features]
 
 
 @dataclass(frozen=True)
@@ -531,7 +537,7 @@ def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
     named = False
     for element in features:
         if isinstance(element, FeatureView):
-            found.append(Projection(element.name))
+            found.append(_taken(element, Projection(element.name)))
         elif isinstance(element, Projection):
             found.append(element)
         elif isinstance(element, str):
@@ -551,6 +557,12 @@ def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
 
 
 # -- checks -------------------------------------------------------------------------------------------------------
+
+
+def _taken(view: FeatureView | None, projection: Projection) -> Projection:
+    """Let a projection remember its view, so that whoever has a service has all that it stands on."""
+    _set(projection, _definition=view)
+    return projection
 
 
 def _set(instance: object, **values: Any) -> None:

@@ -1,0 +1,290 @@
+"""Definitions as they were applied: bound, versioned, and found by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from featurestore.binding import BoundView
+from featurestore.definitions import Entity, FeatureService, FeatureView, Projection, projections
+from lakehouse.errors import DefinitionError, RequestError, near
+
+__all__ = ["AppliedView", "Definitions", "ServiceVersion", "explicit", "meanings", "view_version"]
+
+_SHORT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedView:
+    """A feature view as it was applied.
+
+    Parameters
+    ----------
+    definition
+        What was written.
+    bound
+        What it meant at the snapshot that it was applied to.
+    upstream
+        Per table that its source reads, directly or through models: SHA-256 of the model file that made it.
+    version
+        Hash of ``bound`` and ``upstream``, hexadecimal: changes whenever answers may.
+    """
+
+    definition: FeatureView
+    bound: BoundView
+    upstream: Mapping[str, str]
+    version: str
+
+    @property
+    def short(self) -> str:
+        """The version's first 12 digits, for people."""
+        return self.version[:_SHORT]
+
+    def meaning(self, features: Collection[str]) -> str:
+        """Return a hash that changes whenever answers for these features may; other features may come and go.
+
+        Raises
+        ------
+        DefinitionError
+            If the view has no such feature.
+        """
+        kept = sorted((self.bound.feature(name) for name in set(features)), key=lambda feature: feature.name)
+        bound = {**_said(self.bound), "inputs": None, "features": msgspec.to_builtins(kept)}
+        return _hash({"bound": bound, "upstream": dict(self.upstream)})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceVersion:
+    """One version of a feature service.
+
+    Parameters
+    ----------
+    version
+        Counts up from 1; a new one whenever answers may change.
+    definition
+        What was written.
+    projections
+        What it takes, every feature by name.
+    meanings
+        Per view that it takes from: `AppliedView.meaning` of these features.
+    """
+
+    version: int
+    definition: FeatureService
+    projections: tuple[Projection, ...]
+    meanings: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.definition.name
+
+    @property
+    def ref(self) -> str:
+        """How to ask for this version: ``tips@3``."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """All definitions of one snapshot.
+
+    Parameters
+    ----------
+    entities, views
+        By name, sorted.
+    services
+        By name, sorted; the versions of each ascending.
+    sha256
+        The object of the catalog that holds them; None if nothing was ever applied, or not yet.
+    """
+
+    entities: Mapping[str, Entity] = field(default_factory=dict)
+    views: Mapping[str, AppliedView] = field(default_factory=dict)
+    services: Mapping[str, tuple[ServiceVersion, ...]] = field(default_factory=dict)
+    sha256: str | None = field(default=None, compare=False)
+
+    @property
+    def bound(self) -> dict[str, BoundView]:
+        """The views as they were bound when they were applied."""
+        return {name: view.bound for name, view in self.views.items()}
+
+    def view(self, name: str) -> AppliedView:
+        """Return a feature view.
+
+        Raises
+        ------
+        RequestError
+            If there is none of that name; near matches are listed.
+        """
+        try:
+            return self.views[name]
+        except KeyError:
+            raise RequestError(
+                f"there is no feature view {name!r}", hint=_applied_yet(name, self.views, "feature views")
+            ) from None
+
+    def service(self, ref: str) -> ServiceVersion:
+        """Return a feature service: its newest version (``tips``), or a certain one (``tips@3``).
+
+        Raises
+        ------
+        RequestError
+            If there is none of that name or version; near matches or the versions are listed.
+        """
+        name, at, number = ref.partition("@")
+        if name not in self.services:
+            hint = _applied_yet(name, self.services, "feature services")
+            if name in self.views:
+                hint = f"It is a feature view: ask for its features in a list, e.g. {self._example(name)}."
+            raise RequestError(f"there is no feature service {name!r}", hint=hint)
+        versions = self.services[name]
+        if not at:
+            return versions[-1]
+        for version in versions:
+            if str(version.version) == number:
+                return version
+        known = ", ".join(version.ref for version in versions)
+        raise RequestError(f"there is no version {number!r} of feature service {name!r}", hint=f"Versions: {known}.")
+
+    def projections(
+        self, features: FeatureService | ServiceVersion | str | Sequence[FeatureView | Projection | str]
+    ) -> tuple[Projection, ...]:
+        """Return what is asked for, every feature by name.
+
+        Views and services are looked up by name: an object of ``features.py`` stands for what was applied.
+
+        Parameters
+        ----------
+        features
+            A service or its name (``"tips"``, ``"tips@2"``), a feature (``"view:feature"``), or a list of views,
+            roles, parts and ``"view:feature"`` names. A service gives what its version took when it was applied.
+
+        Raises
+        ------
+        RequestError
+            If a name is unknown, or a version of a service means something that its views don't mean any more.
+        """
+        if isinstance(features, FeatureService):
+            return self._pinned(self._as_applied(features))
+        if isinstance(features, ServiceVersion):
+            return self._pinned(features)
+        if isinstance(features, str) and ":" not in features:
+            return self._pinned(self.service(features))
+        single = isinstance(features, str | FeatureView | Projection)
+        return self._explicit([features] if single else features)
+
+    def _explicit(self, features: Any) -> tuple[Projection, ...]:
+        try:
+            asked = projections(list(features))
+        except TypeError:
+            raise RequestError(
+                f"{features!r} names no features", hint='Ask for a service, or a list such as ["view:feature"].'
+            ) from None
+        except DefinitionError as error:
+            raise RequestError(error.what, hint=self._list_hint(features) or error.hint) from None
+        if not asked:
+            raise RequestError("no features are asked for", hint='Name them, e.g. features=["view:feature"].')
+        bound = {projection.view: self.view(projection.view).bound for projection in asked}
+        try:
+            return explicit(asked, bound)
+        except DefinitionError as error:
+            raise RequestError(error.what, where=error.where, hint=error.hint) from None
+
+    def _as_applied(self, service: FeatureService) -> ServiceVersion:
+        """Return the newest version that a service object means; one that was changed since is nobody's version."""
+        newest = self.service(service.name)
+        for version in reversed(self.services[service.name]):
+            if version.definition.projections == service.projections:
+                return version
+        raise RequestError(
+            f"feature service {service.name!r} was changed since it was applied as {newest.ref}",
+            hint=f'Apply it: penstock apply. Or ask for what was applied: features="{newest.ref}".',
+        )
+
+    def _pinned(self, service: ServiceVersion) -> tuple[Projection, ...]:
+        """Return a service's projections, if they mean what they meant when that version was applied."""
+        taken = _taken(service.projections)
+        for view, meaning in service.meanings.items():
+            applied = self.views.get(view)
+            known = applied is not None and set(taken[view]) <= set(applied.bound.feature_names)
+            if applied is None or not known or applied.meaning(taken[view]) != meaning:
+                newest = self.services[service.name][-1] if service.name in self.services else service
+                hint = f"Ask for {newest.ref}, or" if newest.version != service.version else "Ask"
+                raise RequestError(
+                    f"{service.ref} cannot be answered: feature view {view!r} "
+                    f"{'is gone' if applied is None else 'does not mean what it meant then'}",
+                    hint=f"{hint} as of a snapshot from before that change (as_of=…; penstock snapshots lists them).",
+                )
+        return service.projections
+
+    def _list_hint(self, features: Sequence[Any]) -> str | None:
+        for element in features:
+            if isinstance(element, FeatureService):
+                return f"Ask for a service by itself, not in a list: features={element.name!r}."
+            if isinstance(element, str) and element.partition("@")[0] in self.services:
+                return f"Ask for a service by itself, not in a list: features={element!r}."
+            if isinstance(element, str) and element in self.views:
+                return f"Name its features: {self._example(element)}."
+        return None
+
+    def _example(self, view: str) -> str:
+        return f'["{view}:{self.views[view].bound.feature_names[0]}", …]'
+
+
+def explicit(asked: Sequence[Projection], views: Mapping[str, BoundView]) -> tuple[Projection, ...]:
+    """Return projections with every feature by name; the views must be there.
+
+    Raises
+    ------
+    DefinitionError
+        If a view has no such feature, or a role names a join key that its view has not.
+    """
+    found = []
+    for projection in asked:
+        view = views[projection.view]
+        keys = [key.name for key in view.keys]
+        for key in projection.join_keys:
+            if key not in keys:
+                raise DefinitionError(
+                    f"there is no join key {key!r}",
+                    where=f"feature view {view.name!r}",
+                    hint=near(key, keys, what="join keys"),
+                )
+        names = tuple(view.feature(name).name for name in projection.features or view.feature_names)
+        found.append(Projection(view.name, names, projection.join_keys, projection.prefix))
+    return tuple(found)
+
+
+def meanings(taken: Sequence[Projection], views: Mapping[str, AppliedView]) -> dict[str, str]:
+    """Return the `ServiceVersion.meanings` of projections that name every feature."""
+    return {view: views[view].meaning(features) for view, features in sorted(_taken(taken).items())}
+
+
+def view_version(bound: BoundView, upstream: Mapping[str, str]) -> str:
+    """Return the version of a view: a hash of all that its answers follow from."""
+    return _hash({"bound": _said(bound), "upstream": dict(upstream)})
+
+
+def _taken(asked: Sequence[Projection]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for projection in asked:
+        found[projection.view] = (*found.get(projection.view, ()), *(projection.features or ()))
+    return found
+
+
+def _said(bound: BoundView) -> dict[str, Any]:
+    """Return a bound view as plain values, without what says nothing about answers."""
+    return {key: value for key, value in msgspec.to_builtins(bound).items() if key != "online"}
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+def _applied_yet(name: str, known: Collection[str], what: str) -> str:
+    return near(name, known, what=what) if known else f"There are no {what} yet: penstock apply."

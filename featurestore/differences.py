@@ -1,0 +1,278 @@
+"""What an apply changes: definition by definition, field by field, in words."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from featurestore.applied import AppliedView, ServiceVersion
+from featurestore.binding import BoundFeature, BoundView
+from featurestore.definitions import Entity, Projection
+from featurestore.documents import checked
+from lakehouse.types import plural
+
+__all__ = ["Action", "DefinitionPlan", "Difference", "entity_difference", "service_difference", "view_difference"]
+
+Action = Literal["add", "change", "unchanged", "keep", "remove"]
+Kind = Literal["entity", "feature view", "feature service"]
+
+_SIGNS: Mapping[Action, str] = {"add": "+", "change": "~", "remove": "-", "keep": "=", "unchanged": " "}
+_ELSEWHERE = frozenset({"name", "features", "aggregates"})
+_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What becomes of one definition.
+
+    Parameters
+    ----------
+    action
+        ``keep``: it is not among the objects, and stays for want of ``prune``.
+    details
+        For people: of a new definition what it is, of a changed one what changed, field by field.
+    version
+        Afterwards: the short hash of a view, the number of a service; empty for entities.
+    """
+
+    kind: Kind
+    name: str
+    action: Action
+    details: tuple[str, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionPlan:
+    """What applying definitions changes, or has changed.
+
+    Parameters
+    ----------
+    base
+        The snapshot that it was compared with.
+    differences
+        One per definition that is or was: entities, views, services, each by name.
+    consequences
+        What means something else afterwards, and who uses it.
+    notes
+        What is worth knowing besides.
+    snapshot
+        The snapshot that the apply published; None for a plan, or if there was nothing to do.
+    execution
+        Its execution, likewise.
+    """
+
+    base: int
+    differences: tuple[Difference, ...]
+    consequences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    snapshot: int | None = None
+    execution: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not any(difference.action in ("add", "change", "remove") for difference in self.differences)
+
+    @property
+    def summary(self) -> str:
+        """One line: what is added, changed and removed, by name."""
+        words: dict[Action, str] = {"add": "added", "change": "changed", "remove": "removed"}
+        named = {
+            word: [f"{d.kind} {d.name}" for d in self.differences if d.action == action]
+            for action, word in words.items()
+        }
+        return "; ".join(f"{word} {', '.join(names)}" for word, names in named.items() if names) or "nothing to do"
+
+    def lines(self) -> list[str]:
+        """Return it as text, a line at a time."""
+        shown = [difference for difference in self.differences if difference.action != "unchanged"]
+        same = len(self.differences) - len(shown)
+        lines = [f"Features: nothing to do, {plural(same, 'definition')} up to date."] if self.empty else []
+        for difference in shown:
+            lines += _lines(difference)
+        if same and not self.empty:
+            lines.append(f"  {plural(same, 'definition')} unchanged")
+        lines += [f"! {text}" for text in self.consequences]
+        lines += [f"note: {text}" for text in self.notes]
+        if self.snapshot is not None:
+            lines.append(f"Published as snapshot {self.snapshot}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, ready for JSON."""
+        return {**asdict(self), "empty": self.empty}
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td><code>{_SIGNS[d.action].strip()}</code> {d.action}</td><td>{html.escape(d.kind)}</td>"
+            f"<td><b>{html.escape(d.name)}</b></td><td><code>{html.escape(d.version)}</code></td>"
+            f"<td>{'<br>'.join(map(html.escape, d.details))}</td></tr>"
+            for d in self.differences
+        )
+        head = "<tr><th></th><th>kind</th><th>name</th><th>version</th><th>what</th></tr>"
+        told = [f"<b>{html.escape(text)}</b>" for text in self.consequences] + [html.escape(t) for t in self.notes]
+        after = "" if self.snapshot is None else f"<p>Published as snapshot {self.snapshot}</p>"
+        below = f"<ul>{''.join(f'<li>{text}</li>' for text in told)}</ul>" if told else ""
+        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>{below}{after}"
+
+
+def _lines(difference: Difference) -> Iterator[str]:
+    version = f" ({difference.version})" if difference.version and difference.action in ("add", "change") else ""
+    if difference.action == "keep":
+        yield f"= {difference.kind} {difference.name}: kept, not in features.py; --prune removes it"
+        return
+    yield f"{_SIGNS[difference.action]} {difference.kind} {difference.name}{version}"
+    for detail in difference.details:
+        yield f"    {detail}"
+
+
+# -- one definition ---------------------------------------------------------------------------------------------
+
+
+def entity_difference(old: Entity | None, new: Entity | None, *, kept: bool = False) -> Difference:
+    """Return what becomes of an entity; None is one that is not there."""
+    known = new or old
+    if known is None or new is None:
+        return Difference("entity", known.name if known else "", "remove")
+    if old is None:
+        return Difference("entity", new.name, "add", (f"join keys: {', '.join(new.join_keys)}",))
+    details = tuple(_fields(checked(old), checked(new)))
+    return Difference("entity", new.name, _action(details, kept=kept), details)
+
+
+def view_difference(old: AppliedView | None, new: AppliedView | None, *, kept: bool = False) -> Difference:
+    """Return what becomes of a feature view; None is one that is not there."""
+    if new is None:
+        return Difference("feature view", old.definition.name if old else "", "remove")
+    name, version = new.definition.name, new.short
+    if old is None:
+        return Difference("feature view", name, "add", tuple(_described(new)), version)
+    before, after = checked(old.definition), checked(new.definition)
+    details = [*_fields(before, after), *_bound(old.bound, new.bound)]
+    details += [f"description of {feature}" for feature in _redescribed(before, after)]
+    details += [f"the model of {table} changed" for table in changed_models(old, new)]
+    if not details and (before != after or old.version != new.version):
+        details = ["spelled differently"]
+    return Difference("feature view", name, _action(details, kept=kept), tuple(details), version)
+
+
+def changed_models(old: AppliedView, new: AppliedView) -> list[str]:
+    """Return the tables upstream whose model is another one now, by name."""
+    tables = sorted({*old.upstream, *new.upstream})
+    return [table for table in tables if old.upstream.get(table) != new.upstream.get(table)]
+
+
+def service_difference(
+    old: Sequence[ServiceVersion], new: Sequence[ServiceVersion], *, name: str, kept: bool = False
+) -> Difference:
+    """Return what becomes of a feature service, given its versions; none is one that is not there."""
+    if not new:
+        return Difference("feature service", name, "remove")
+    newest, version = new[-1], f"version {new[-1].version}"
+    if not old:
+        taken = tuple(_taken(newest.projections).values())
+        return Difference("feature service", name, "add", (f"features: {', '.join(taken)}",), version)
+    former = old[-1]
+    before, after = _taken(former.projections), _taken(newest.projections)
+    details = [f"{after[column]} added" for column in after if column not in before]
+    details += [f"{before[column]} removed" for column in before if column not in after]
+    details += [f"{before[c]} → {after[c]}" for c in after if c in before and before[c] != after[c]]
+    if not details and list(before) != list(after):
+        details = ["features in another order"]
+    views = [view for view, meaning in newest.meanings.items() if former.meanings.get(view, meaning) != meaning]
+    details += [f"feature view {view} means something else" for view in views]
+    details += _fields(checked(former.definition), checked(newest.definition))
+    if not details and former != newest:
+        details = ["spelled differently"]
+    return Difference("feature service", name, _action(details, kept=kept), tuple(details), version)
+
+
+def _action(details: Sequence[str], *, kept: bool) -> Action:
+    return "change" if details else "keep" if kept else "unchanged"
+
+
+def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the plain fields that differ."""
+    names = [name for name in new if name not in _ELSEWHERE and old[name] != new[name]]
+    return [f"{name.replace('_', ' ')}: {_shown(old[name])} → {_shown(new[name])}" for name in names]
+
+
+def _bound(old: BoundView, new: BoundView) -> Iterator[str]:
+    """Yield the features that were added, removed or are computed otherwise, and columns of another type."""
+    before = {feature.name: feature for feature in old.features}
+    after = {feature.name: feature for feature in new.features}
+    for name, feature in after.items():
+        if name not in before:
+            yield f"feature {name} added ({_feature(feature)})"
+        elif before[name] != feature:
+            yield f"feature {name}: {_feature(before[name])} → {_feature(feature)}"
+    yield from (f"feature {name} removed" for name in before if name not in after)
+    common = [name for name in before if name in after]
+    if common != [name for name in after if name in before]:
+        yield "features in another order"
+    columns = {column.name: column.type for column in (*old.keys, *old.tie_breaker, *old.inputs)}
+    for column in dict.fromkeys((*new.keys, *new.tie_breaker, *new.inputs)):
+        known = columns.get(column.name, column.type)
+        if known != column.type and before.get(column.name) == after.get(column.name):
+            yield f"column {column.name}: {known} → {column.type}"
+
+
+def _redescribed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    told = [{f["name"]: f["description"] for f in (*view["features"], *view["aggregates"])} for view in (old, new)]
+    return [name for name, text in told[1].items() if name in told[0] and told[0][name] != text]
+
+
+def _described(view: AppliedView) -> Iterator[str]:
+    keys = ", ".join(key.name for key in view.bound.keys) or "none: one row for everybody"
+    yield f"source: {_shown(view.definition.source)}"
+    yield f"join keys: {keys}"
+    yield from (f"feature {feature.name}: {_feature(feature)}" for feature in view.bound.features)
+
+
+def _feature(feature: BoundFeature) -> str:
+    """Return ``mean(fare) over 1h, hop 5m: DOUBLE``."""
+    how = feature.windowed
+    if how is None:
+        return feature.type
+    hop = "exact starts" if how.hop is None else f"hop {_duration(how.hop)}"
+    return f"{how.function}({how.column or '*'}) over {_duration(how.window)}, {hop}, {feature.type}"
+
+
+def _duration(micros: int) -> str:
+    unit, size = next((unit, size) for unit, size in _UNITS if micros % size == 0)
+    return f"{micros // size}{unit}"
+
+
+def _taken(asked: Sequence[Projection]) -> dict[str, str]:
+    """Return what a service takes, by the column that it becomes."""
+    found = {}
+    for projection in asked:
+        keys = ", ".join(f"{key}={column}" for key, column in projection.join_keys.items())
+        for feature in projection.features or ():
+            column = f"{projection.prefix}__{feature}" if projection.prefix else feature
+            role = f" as {column}" if projection.prefix else ""
+            found[column] = f"{projection.view}:{feature}{f' on {keys}' if keys else ''}{role}"
+    return found
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(map(str, value)) or "none"
+        case dict():
+            return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+        case "":
+            return "none"
+    return " ".join(str(value).split())

@@ -1,0 +1,386 @@
+"""Definitions in the catalog: read, plan, apply, and bind again at a snapshot.
+
+All definitions of a snapshot are one object of the catalog, which the snapshot's entry names by its hash. Whatever can
+be wrong with them is found by the plan, before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
+
+from featurestore import documents
+from featurestore.applied import AppliedView, Definitions, ServiceVersion, explicit, meanings, view_version
+from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_sql
+from featurestore.definitions import Entity, FeatureService, FeatureView
+from featurestore.differences import (
+    DefinitionPlan,
+    Difference,
+    changed_models,
+    entity_difference,
+    service_difference,
+    view_difference,
+)
+from featurestore.feature_file import Given, collect, load_features
+from featurestore.request import resolve
+from featurestore.upstream import ModelFiles, SourceReader, models_upstream, no_past
+from lakehouse.catalog import Catalog, Change, Snapshot
+from lakehouse.errors import DefinitionError, PenstockError, RequestError
+from lakehouse.metadata import Executions
+from lakehouse.settings import Settings
+
+if TYPE_CHECKING:
+    from lakehouse.session import Session
+
+__all__ = [
+    "AppliedView",
+    "DefinitionPlan",
+    "Definitions",
+    "ServiceVersion",
+    "Users",
+    "apply_definitions",
+    "bound_views",
+    "load_features",
+    "plan_definitions",
+    "read_definitions",
+]
+
+Users = Callable[[str], Sequence[str]]
+"""Returns what else uses a feature view, in words: saved training sets, the current generation."""
+
+
+def _nobody(_view: str) -> Sequence[str]:
+    return ()
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+
+
+def read_definitions(snapshot: Snapshot) -> Definitions:
+    """Return the definitions that a snapshot has; none if nothing was ever applied.
+
+    Raises
+    ------
+    FormatTooNewError
+        If a newer Penstock wrote them in a form that this one cannot read.
+    CatalogDamagedError
+        If their object is missing or damaged.
+    """
+    sha256 = snapshot.entry.definitions
+    if sha256 is None:
+        return Definitions()
+    return documents.decode(snapshot.catalog.object(sha256), place=_place(snapshot), sha256=sha256)
+
+
+def _place(snapshot: Snapshot) -> str:
+    return f"the feature definitions of snapshot {snapshot.number}"
+
+
+def bound_views(definitions: Definitions, session: Session, names: Iterable[str] | None = None) -> dict[str, BoundView]:
+    """Return views bound at a session's snapshot, which are the same as when they were applied.
+
+    Parameters
+    ----------
+    names
+        The views wanted; all if not given. Only these are looked at.
+
+    Raises
+    ------
+    RequestError
+        If a view is unknown, or its source has vanished, lost a column or has one of another type than at the apply.
+    """
+    wanted = definitions.views if names is None else dict.fromkeys(names)
+    return {name: _same(definitions.view(name), session) for name in wanted}
+
+
+def _same(view: AppliedView, session: Session) -> BoundView:
+    """Return a view's binding if the columns that it stands on still are what they were: then it is what it was."""
+    bound, number, where = view.bound, session.snapshot.number, view.definition.where
+    try:
+        columns = {name.lower(): type_ for name, type_ in session.describe(source_sql(view.definition.source))}
+    except PenstockError as error:
+        raise RequestError(
+            f"its source cannot be read at snapshot {number}: {error.what}",
+            where=where,
+            hint=f"It could when the view was applied. Bring it back (penstock promote), or {_CHANGE}",
+        ) from error
+    times = [name for name in (bound.event_timestamp, bound.created_timestamp) if name is not None]
+    needed = (*bound.keys, *(Column(name, TIMESTAMPTZ) for name in times), *bound.tie_breaker, *bound.inputs)
+    for column in needed:
+        found = columns.get(column.name.lower())
+        if found != column.type:
+            now = f"is gone at snapshot {number}" if found is None else f"is {found} at snapshot {number}"
+            raise RequestError(
+                f"column {column.name!r} of its source was {column.type} when the view was applied, and {now}",
+                where=where,
+                hint=f"Restore it in the model (penstock promote), or accept it: {_CHANGE}",
+            )
+    return bound
+
+
+_CHANGE = "change the view where it needs it, and run penstock apply."
+
+
+# -- planning and applying ----------------------------------------------------------------------------------------
+
+
+def plan_definitions(
+    snapshot: Snapshot,
+    settings: Settings,
+    objects: Sequence[object],
+    *,
+    prune: bool = False,
+    users: Users = _nobody,
+) -> DefinitionPlan:
+    """Return what `apply_definitions` would change, with all that follows from it.
+
+    Parameters
+    ----------
+    objects
+        Entities, feature views and feature services; what a view or service stands on comes along.
+    prune
+        Remove what is not among them; without it that is kept.
+    users
+        Tells what else uses a view: a view in use is not removed.
+
+    Raises
+    ------
+    DefinitionError
+        If a definition is wrong: what it names is not there, a type doesn't fit, two columns of a service have one
+        name, a source keeps no past.
+    RequestError
+        If a view is to be removed that is in use.
+    ModelError
+        If a model of ``sql/`` is wrong.
+    """
+    return _planned(snapshot, settings, objects, prune=prune, users=users)[0]
+
+
+def apply_definitions(
+    catalog: Catalog,
+    settings: Settings,
+    objects: Sequence[object],
+    *,
+    prune: bool = False,
+    users: Users = _nobody,
+) -> DefinitionPlan:
+    """Publish definitions as one new snapshot, and return what changed; if nothing does, nothing is published.
+
+    Parameters are those of `plan_definitions`, as is what it raises.
+
+    Raises
+    ------
+    ConflictError
+        If another process applied meanwhile.
+    """
+    snapshot = catalog.latest()
+    plan, document = _planned(snapshot, settings, objects, prune=prune, users=users)
+    if plan.empty:
+        return plan
+    executions = Executions(catalog.storage, catalog.clock)
+    execution = executions.start("apply", {"prune": prune, "snapshot": snapshot.number})
+    try:
+        change = Change("apply", plan.summary, execution=execution, definitions=catalog.put_object(document))
+        published = catalog.publish(snapshot, change)
+    except BaseException as error:
+        told = f": {error.what}" if isinstance(error, PenstockError) else ""
+        executions.finish(execution, "FAILED", error=f"{type(error).__name__}{told}")
+        raise
+    counts = {action: sum(d.action == action for d in plan.differences) for action in ("add", "change", "remove")}
+    executions.finish(execution, "COMPLETE", snapshot=published.number, counts=counts)
+    return replace(plan, snapshot=published.number, execution=execution)
+
+
+def _planned(
+    snapshot: Snapshot, settings: Settings, objects: Sequence[object], *, prune: bool, users: Users
+) -> tuple[DefinitionPlan, bytes]:
+    """Return the plan, and the document that it would publish."""
+    old = read_definitions(snapshot)
+    if old.sha256 is not None:
+        documents.refuse_newer_writer(snapshot.catalog.object(old.sha256), place=_place(snapshot))
+    given = collect(objects)
+    for definition in given.all():
+        documents.checked(definition)
+    with _Planner(snapshot, settings, old, given, prune=prune) as planner:
+        new = planner.definitions()
+        _refuse_removal(old, new, users)
+        consequences = _consequences(old, new, users)
+        plan = DefinitionPlan(
+            snapshot.number, tuple(_differences(old, new, given)), tuple(consequences), tuple(planner.notes())
+        )
+    return plan, documents.encode(new)
+
+
+@dataclass
+class _Planner:
+    """Makes the new definitions from the old ones and what is given, checking all of it. A context manager."""
+
+    snapshot: Snapshot
+    settings: Settings
+    old: Definitions
+    given: Given
+    prune: bool
+    _session: Session | None = None
+    _notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._models = ModelFiles(self.settings)
+        self._reader = SourceReader()
+        self._views: dict[str, AppliedView] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__()
+        if self._session is not None:
+            self._session.close()
+
+    def definitions(self) -> Definitions:
+        """Return the definitions as they would be."""
+        kept = Definitions() if self.prune else self.old
+        entities = {**kept.entities, **self.given.entities}
+        former = {name: view.definition for name, view in kept.views.items()}
+        for name, view in sorted({**former, **self.given.views}.items()):
+            self._views[name] = self._view(_with_entities(view, entities))
+        services = {name: versions[-1].definition for name, versions in kept.services.items()}
+        services |= self.given.services
+        return Definitions(
+            dict(sorted(entities.items())),
+            self._views,
+            {name: self._service(service) for name, service in sorted(services.items())},
+        )
+
+    def notes(self) -> list[str]:
+        """Return what is worth knowing besides."""
+        if not self._views:
+            return self._notes
+        pending = set(self._models.pending(self.snapshot.entry))
+        for table in sorted(pending):
+            hit = [name for name, view in self._views.items() if table in view.upstream]
+            if hit:
+                self._notes.append(
+                    f"the model of {table} is not what last ran: penstock promote will change the meaning of "
+                    f"{', '.join(hit)}"
+                )
+        return self._notes
+
+    # -- views ----------------------------------------------------------------------------------------------------
+
+    def _view(self, view: FeatureView) -> AppliedView:
+        former = self.old.views.get(view.name)
+        try:
+            return self._bound(view)
+        except DefinitionError as error:
+            # Nobody asked to touch it; reading it says the same.
+            if former is None or view.name in self.given.views or former.definition != view:
+                raise
+            self._notes.append(f"{view.where} is kept, but does not work at snapshot {self.snapshot.number}: {error}")
+            return former
+
+    def _bound(self, view: FeatureView) -> AppliedView:
+        tables = self._reader.tables(view)
+        missing = self._models.waiting(self.snapshot.entry, tables)
+        if missing is not None:
+            raise DefinitionError(
+                f"the source: there is no table {missing} yet",
+                where=view.where,
+                hint="Make it first: penstock promote.",
+            )
+        bound = bind(view, self._opened())
+        self._check_history(view)
+        upstream = models_upstream(self.snapshot.entry, tables)
+        return AppliedView(view, bound, upstream, view_version(bound, upstream))
+
+    def _check_history(self, view: FeatureView) -> None:
+        problem = no_past(view, self._models)
+        if problem is None:
+            return
+        if view.history == "current":
+            self._notes.append(f'{view.where}: {problem} (accepted by history="current")')
+            return
+        raise DefinitionError(
+            problem,
+            where=view.where,
+            hint="Keep its history: put the event's time or id in the primary key, so that new events are added as "
+            'rows. Or accept that the past cannot be asked: history="current".',
+        )
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            from lakehouse.session import Session
+
+            self._session = Session(self.snapshot, memory=self.settings.resources.memory, threads=1)
+        return self._session
+
+    # -- services -------------------------------------------------------------------------------------------------
+
+    def _service(self, service: FeatureService) -> tuple[ServiceVersion, ...]:
+        """Return a service's versions: a new one if answers may change, else the newest as it is written now."""
+        where = f"feature service {service.name!r}"
+        try:
+            bound = {name: view.bound for name, view in self._views.items()}
+            resolve(service.projections, bound)
+            taken = explicit(service.projections, bound)
+        except (RequestError, DefinitionError) as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            clash = what.startswith("two columns")
+            hint = "Give one of them a role with a prefix: view.on(prefix=…)." if clash else error.hint
+            raise DefinitionError(what, where=where, hint=hint) from None
+        versions = self.old.services.get(service.name, ())
+        now = meanings(taken, self._views)
+        if versions and (versions[-1].projections, versions[-1].meanings) == (taken, now):
+            return (*versions[:-1], replace(versions[-1], definition=service))
+        number = versions[-1].version + 1 if versions else 1
+        return (*versions, ServiceVersion(number, service, taken, now))
+
+
+def _with_entities(view: FeatureView, entities: Mapping[str, Entity]) -> FeatureView:
+    """Return a view with the entities that will hold."""
+    return replace(view, entities=[entities[entity.name] for entity in view.entities])
+
+
+# -- what follows -------------------------------------------------------------------------------------------------
+
+
+def _differences(old: Definitions, new: Definitions, given: Given) -> Iterable[Difference]:
+    for name in sorted({*old.entities, *new.entities}):
+        kept = name not in given.entities
+        yield entity_difference(old.entities.get(name), new.entities.get(name), kept=kept)
+    for name in sorted({*old.views, *new.views}):
+        yield view_difference(old.views.get(name), new.views.get(name), kept=name not in given.views)
+    for name in sorted({*old.services, *new.services}):
+        before, after = old.services.get(name, ()), new.services.get(name, ())
+        yield service_difference(before, after, name=name, kept=name not in given.services)
+
+
+def _refuse_removal(old: Definitions, new: Definitions, users: Users) -> None:
+    """Refuse to remove a view that a service or something else uses, naming all of them."""
+    for name in sorted(old.views.keys() - new.views.keys()):
+        used = [f"feature service {s[-1].ref}" for s in new.services.values() if name in s[-1].meanings]
+        used += users(name)
+        if used:
+            raise RequestError(
+                f"it cannot be removed: {', '.join(used)} use{'s' if len(used) == 1 else ''} it",
+                where=f"feature view {name!r}",
+                hint="Keep it in features.py, or remove what uses it first.",
+            )
+
+
+def _consequences(old: Definitions, new: Definitions, users: Users) -> Iterable[str]:
+    """Yield what means something else than before, and who uses it."""
+    for name, view in new.views.items():
+        former = old.views.get(name)
+        if former is None or former.version == view.version:
+            continue
+        models = changed_models(former, view)
+        if models:
+            features = ", ".join(view.bound.feature_names)
+            yield f"feature view {name}: the model of {', '.join(models)} changed, so these change meaning: {features}"
+        for user in users(name):
+            yield f"{user} was made of the former meaning of feature view {name}"
+    for name, versions in new.services.items():
+        before = old.services.get(name, ())
+        if before and before[-1].version != versions[-1].version:
+            yield f"feature service {name} becomes version {versions[-1].version}; {before[-1].ref} stays as it was"

@@ -1,0 +1,191 @@
+"""What a view's source stands on: the tables that it reads, and the models that make them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from featurestore.binding import source_sql
+from featurestore.definitions import FeatureView
+from lakehouse.entries import Entry
+from lakehouse.errors import DefinitionError
+from lakehouse.settings import Settings
+from lakehouse.types import TableName
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lakehouse.models import Model, Models
+
+__all__ = ["ModelFiles", "SourceReader", "models_upstream", "no_past"]
+
+_SCHEMAS = ("lake", "raw", "typed", "warehouse", "quarantine")
+# These read nothing but their arguments.
+_PURE_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
+
+
+class SourceReader:
+    """Reads views' sources as DuckDB parses them, without a lake. A context manager."""
+
+    def __init__(self) -> None:
+        self._opened: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        from lakehouse.models.queries import scratch
+
+        self._opened = self._opened or scratch()
+        return self._opened
+
+    def tables(self, view: FeatureView) -> tuple[TableName, ...]:
+        """Return the tables that a view's source reads, by name.
+
+        Raises
+        ------
+        DefinitionError
+            If the source is no single SELECT over tables of the lake, or would give other rows on another day:
+            answers must follow from the snapshot alone.
+        """
+        from lakehouse.models.queries import Refused, nodes, parse_query
+        from lakehouse.models.shape import unstable_functions
+
+        query = source_sql(view.source)
+        try:
+            tree = list(nodes(parse_query(self._connection, query)))
+        except Refused as refused:
+            raise _wrong(view, refused.what, refused.hint) from None
+        ctes = {entry["key"].lower() for node in tree for entry in (node.get("cte_map") or {}).get("map", ())}
+        found = set()
+        for node in tree:
+            if node.get("class") == "PARAMETER":
+                raise _wrong(view, "it has parameters")
+            if node.get("sample"):
+                raise _wrong(view, "it has a SAMPLE, which takes other rows each time")
+            if node.get("type") == "TABLE_FUNCTION":
+                _check_function(view, str(node["function"]["function_name"]).lower())
+            if node.get("type") == "BASE_TABLE" and (table := _table(view, node, ctes)) is not None:
+                found.add(table)
+        # The newline ends a comment in which the source may end.
+        if unstable := unstable_functions(self._connection, f"* from ({query}\n) t"):
+            raise _wrong(
+                view,
+                f"{unstable[0].removesuffix('()1')}() would give other rows on another day",
+                "Answers follow from the snapshot and the asked instants alone: leave the clock and chance out.",
+            )
+        return tuple(sorted(found))
+
+
+def _check_function(view: FeatureView, function: str) -> None:
+    if function not in _PURE_TABLE_FUNCTIONS:
+        raise _wrong(
+            view,
+            f"{function}() in FROM: a feature view reads the lake only",
+            "Land the data as a source and read lake.<source>.",
+        )
+
+
+def _table(view: FeatureView, node: Mapping[str, object], ctes: set[str]) -> TableName | None:
+    name, schema = str(node["table_name"]), str(node["schema_name"]).lower()
+    if node["at_clause"]:
+        raise _wrong(view, "it has AT (…)", "The snapshot is chosen when features are asked for: as_of=….")
+    if not schema and not node["catalog_name"]:
+        if name.lower() in ctes:
+            return None
+        if not re.fullmatch(r"\w+", name):
+            raise _wrong(view, f"{name!r} is a file", "Land the data as a source and read lake.<source>.")
+        raise _wrong(view, f"the table {name} has no schema", f"Write warehouse.{name} or lake.{name}.")
+    if node["catalog_name"] or schema not in _SCHEMAS:
+        raise _wrong(
+            view, f"{schema}.{name} is no table of the lake", f"Feature views read the schemas {', '.join(_SCHEMAS)}."
+        )
+    return TableName(schema, name.lower())
+
+
+def _wrong(view: FeatureView, what: str, hint: str | None = None) -> DefinitionError:
+    return DefinitionError(
+        f"the source: {what}",
+        where=view.where,
+        hint=hint or "Take a table, or one SELECT over tables of the lake.",
+    )
+
+
+def models_upstream(entry: Entry, tables: tuple[TableName, ...]) -> dict[str, str]:
+    """Return the models that tables come from, directly or through others: table → SHA-256 of the model as it ran."""
+    found: dict[str, str] = {}
+    waiting = [_maker(table) for table in tables]
+    while waiting:
+        name = waiting.pop()
+        model = entry.models.get(name)
+        if model is not None and name not in found:
+            found[name] = model.sha256
+            waiting += [_maker(TableName.parse(read)) for read in model.read]
+    return dict(sorted(found.items()))
+
+
+def _maker(table: TableName) -> str:
+    """Return whose model fills a table: what a model rejects stands in quarantine under its own name."""
+    return f"warehouse.{table.name}" if table.schema == "quarantine" else str(table)
+
+
+class ModelFiles:
+    """The models of ``sql/``, read when they are first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _models(self) -> Models:
+        from lakehouse.models import load_models
+
+        return load_models(self._settings.paths.sql)
+
+    def model(self, table: TableName) -> Model | None:
+        """Return the model that makes a table, if there is one."""
+        return self._models.by_table.get(table)
+
+    def pending(self, entry: Entry) -> tuple[str, ...]:
+        """Return the tables whose model file is not what last ran, by name; those that never ran are left out."""
+        found = (str(table) for table, model in self._models.by_table.items() if _differs(entry, str(table), model))
+        return tuple(sorted(found))
+
+    def waiting(self, entry: Entry, tables: tuple[TableName, ...]) -> TableName | None:
+        """Return a table that is not there because its model has not run yet."""
+        missing = (table for table in tables if str(table) not in entry.tables and table.schema == "warehouse")
+        return next((table for table in missing if self.model(table) is not None), None)
+
+
+def _differs(entry: Entry, table: str, model: Model) -> bool:
+    return table in entry.models and entry.models[table].sha256 != model.sha256
+
+
+def no_past(view: FeatureView, models: ModelFiles) -> str | None:
+    """Return why the source of a view keeps only the present of each entity, or None if it keeps a past.
+
+    That is so for a table whose primary key lies within the join keys: an entity has one row, and a later one takes
+    its place. What a SELECT keeps can't be told.
+    """
+    if re.search(r"\s", view.source):
+        return None
+    table = TableName.parse(view.source, default_schema="warehouse")
+    model = models.model(table) if table.schema == "warehouse" else None
+    if model is None or not model.contract.primary_key:
+        return None
+    key = {column.lower() for column in model.contract.primary_key}
+    if not key <= {column.lower() for column in view.join_keys}:
+        return None
+    shown = ", ".join(model.contract.primary_key)
+    how = (
+        "INSERT OR REPLACE overwrites what it was before"
+        if model.strategy == "upsert"
+        else "each full refresh replaces what it was before"
+    )
+    return f"{table} keeps only the present: its primary key ({shown}) is the entity's, and {how}"
