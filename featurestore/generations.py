@@ -1,0 +1,193 @@
+"""Generations: what one manifest says about all online views of a project, at one snapshot and one instant.
+
+A manifest holds everything that serving needs, so that an answer needs no lake. It is sealed with its own hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from featurestore.binding import BoundView
+from lakehouse.errors import CatalogDamagedError, ConflictError, FormatTooNewError, RequestError
+
+__all__ = [
+    "FORMAT",
+    "Manifest",
+    "ViewFile",
+    "check_succession",
+    "published_after",
+    "sealed",
+    "unsealed",
+]
+
+FORMAT = 1
+
+AGAIN = "Build it again: penstock materialize --full. Or go back to another generation: penstock online rollback."
+
+# What a store calls its files and generations; nothing of it can leave the store's directory.
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+
+class ViewFile(msgspec.Struct, frozen=True):
+    """The immutable file of one view in a generation.
+
+    Parameters
+    ----------
+    view
+        The view as it was bound when the file was built.
+    file
+        The store's name of the file.
+    size
+        Bytes.
+    sha256
+        Of the file's content.
+    entities
+        How many keys it holds.
+    tail
+        How many rows of it lie in the future of the generation's instant and are applied when they are read.
+    """
+
+    view: BoundView
+    file: str
+    size: int
+    sha256: str
+    entities: int
+    tail: int = 0
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One generation.
+
+    Parameters
+    ----------
+    format, min_reader
+        What wrote it, and the oldest format that can read it.
+    id
+        A ULID, the generation's name.
+    lake
+        The lake's id: snapshot numbers of another lake mean something else.
+    snapshot
+        The snapshot that it was built from.
+    at
+        The instant that it was built for, µs since 1970 UTC: it answers exactly from then on.
+    built_at
+        When it was built, as `lakehouse.types.utc_text` writes it.
+    views
+        By name of the view.
+    definitions
+        SHA-256 of the feature definitions; empty when there are none in the catalog.
+    execution
+        Id of the execution that built it; may be empty.
+    sha256
+        Over everything else; filled in by `sealed`.
+    """
+
+    id: str
+    lake: str
+    snapshot: int
+    at: int
+    built_at: str
+    views: dict[str, ViewFile]
+    definitions: str = ""
+    execution: str = ""
+    format: int = FORMAT
+    min_reader: int = FORMAT
+    sha256: str = ""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The names of all its files."""
+        return frozenset(view.file for view in self.views.values())
+
+
+def _digest(manifest: Manifest) -> str:
+    fields = {key: value for key, value in msgspec.to_builtins(manifest).items() if key != "sha256"}
+    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+
+
+def sealed(manifest: Manifest) -> bytes:
+    """Return the manifest's file content, its own hash included.
+
+    Raises
+    ------
+    RequestError
+        If its id or a file's name is none that a store can have.
+    """
+    for name in (manifest.id, *manifest.files):
+        if not _FILE.match(name):
+            raise RequestError(f"{name!r} can't be the name of a generation or of its file")
+    return msgspec.json.encode(msgspec.structs.replace(manifest, sha256=_digest(manifest)))
+
+
+def unsealed(data: bytes, id_: str, place: str) -> Manifest:
+    """Return the manifest that a file holds, checked against its hash.
+
+    Raises
+    ------
+    CatalogDamagedError
+        If the content is not what was written, or is another generation.
+    FormatTooNewError
+        If a newer Penstock wrote it in a form that this one cannot read.
+    """
+    try:
+        head = msgspec.json.decode(data)
+        if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
+            raise FormatTooNewError(
+                f"generation {id_} needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
+                where=place,
+                hint="Install a newer Penstock.",
+            )
+        manifest = msgspec.convert(head, Manifest)
+    # RecursionError: brackets without end; ValueError: text that is no UTF-8.
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise CatalogDamagedError(f"generation {id_} cannot be read: {error}", where=place, hint=AGAIN) from error
+    whole = manifest.sha256 == _digest(manifest) and manifest.id == id_
+    if not whole or not all(_FILE.match(name) for name in (manifest.id, *manifest.files)):
+        raise CatalogDamagedError(
+            f"generation {id_} is damaged: its content does not match its hash", where=place, hint=AGAIN
+        )
+    return manifest
+
+
+def check_succession(current: Manifest | None, following: Manifest) -> None:
+    """Refuse a generation that would take a store back in time.
+
+    Raises
+    ------
+    RequestError
+        If it is of an older snapshot than the current one, or of another lake.
+    """
+    if current is None:
+        return
+    if current.lake != following.lake:
+        raise RequestError(
+            f"the online store serves lake {current.lake}, this generation is of lake {following.lake}",
+            hint="Give each lake its own [online] path, or publish with force.",
+        )
+    if following.snapshot < current.snapshot:
+        raise RequestError(
+            f"the online store serves snapshot {current.snapshot}, this generation is of the older "
+            f"snapshot {following.snapshot}",
+            hint="Materialize the newest snapshot, or publish with force to go back on purpose.",
+        )
+
+
+def raced(expected: str | None, found: str | None) -> ConflictError:
+    """Return the error of a writer that another one overtook."""
+    return ConflictError(
+        f"another process published generation {found or '(none)'} where {expected or '(none)'} was expected",
+        hint="Nothing was lost: run it again.",
+    )
+
+
+def published_after(published: Sequence[str], current: str | None, following: str) -> tuple[str, ...]:
+    """Return the order of generations, oldest first, once another one is current.
+
+    What was rolled back goes before the generation that was current instead, so that the next step back leads there.
+    """
+    others = [id_ for id_ in published if id_ not in (current, following)]
+    return (*others, *([current] if current and current != following else []), following)
