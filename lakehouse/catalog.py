@@ -128,10 +128,27 @@ class Snapshot:
         try:
             return self.entry.tables[str(name)]
         except KeyError:
-            raise UnknownTableError(
-                f"there is no table {name} at snapshot {self.number}",
-                hint=near(str(name), self.entry.tables, what="tables"),
-            ) from None
+            raise self.absent(f"table {name}", name, self.entry.tables) from None
+
+    def absent(self, what: str, name: TableName, known: Iterable[str]) -> UnknownTableError:
+        """Return the error about something that is not there: it names the first later snapshot with it, or near names.
+
+        Parameters
+        ----------
+        what
+            As the message calls it, e.g. ``source trips``.
+        name
+            The table or typed view.
+        known
+            What is there, as users name it.
+        """
+        first = self.catalog.first_with(name, after=self.number)
+        return UnknownTableError(
+            f"there is no {what} at snapshot {self.number}",
+            hint=near(str(name), known, what=f"{what.partition(' ')[0]}s")
+            if first is None
+            else f"The first snapshot that has it is {first}.",
+        )
 
     def schema(self, name: TableName) -> TableSchema:
         """Return a stored table's schema at this snapshot."""
@@ -288,6 +305,10 @@ class Catalog:
         if instant > self.clock():
             raise UnknownSnapshotError(f"{utc_text(instant)} lies in the future")
         return Snapshot(self, self._log.at(instant))
+
+    def first_with(self, name: TableName, *, after: int) -> int | None:
+        """Return the number of the first snapshot after another that has a table or typed view; None if none has."""
+        return self._log.first_with(str(name), name.name if name.schema == "lake" else None, after)
 
     def entries(self, start: Snapshot | None = None) -> Iterator[Entry]:
         """Yield the entries from a snapshot (or the newest) on, newest first; damage stops the walk with an error."""

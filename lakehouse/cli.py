@@ -222,20 +222,30 @@ def _quarantine(lake: Lake, table: str, *, run: str | None, shown: int, as_of: s
     rendering.print_rows(rows, form, empty=f"No row of {report.table} is in quarantine.")
 
 
+_ZONE_HELP = (
+    "Zone of the session and of times in a table; CSV and JSON are always UTC. [default: the project's, or UTC]"
+)
+
+
 @command("sql", example='penstock sql "select count(*) from warehouse.trips" --as-of 3')
 @click.argument("query", required=False)
 @click.option("-f", "--file", type=click.File("r", encoding="utf-8"), help="Read the query from a file; - is stdin.")
 @_AS_OF
-@click.option("--timezone", metavar="ZONE", help="Zone of the session. [default: the project's, or UTC]")
+@click.option("--timezone", metavar="ZONE", help=_ZONE_HELP)
 @click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows shown in a table.")
 def _sql(
     lake: Lake, query: str | None, *, file: Any, as_of: str | None, timezone: str | None, limit: int, form: str
 ) -> None:
     """Run QUERY over the lake as one snapshot has it."""
+    from lakehouse.session.effects import session_notes
+
     if (query is None) == (file is None):
         raise click.UsageError("Give a query, or a file with one (-f).")
     text = sys.stdin.read() if query == "-" else query if query is not None else file.read()
+    notes = session_notes(text)
     _print_result(lake.sql(text, as_of=as_of, timezone=timezone), form, limit=limit)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 @command("tables", example="penstock tables")

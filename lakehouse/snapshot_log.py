@@ -154,6 +154,18 @@ class SnapshotLog:
         hint = f"The lake begins at {first.at}." if first else "There are no snapshots yet."
         raise UnknownSnapshotError(f"{utc_text(instant)} lies before the first snapshot", hint=hint)
 
+    def first_with(self, table: str, source: str | None, after: int) -> int | None:
+        """Return the first entry after another that has a stored table, or a source; None if none has.
+
+        Made for hints, so it passes over what cannot be read.
+        """
+        for number in self.numbers():
+            if number > after and self._is_readable(number):
+                entry = self.read(number)
+                if table in entry.tables or source in entry.sources:
+                    return number
+        return None
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def append(self, entry: Entry) -> bool:

@@ -12,7 +12,6 @@ import msgspec
 
 from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.entries import SourceEntry
-from lakehouse.errors import UnknownTableError, near
 from lakehouse.types import TableName, quote, quote_literal
 
 __all__ = [
@@ -146,9 +145,7 @@ def read_source(snapshot: Snapshot, name: str) -> Source:
     entry = snapshot.entry.sources.get(name)
     if entry is None:
         known = [f"lake.{source}" for source in snapshot.entry.sources]
-        raise UnknownTableError(
-            f"there is no source {name} at snapshot {snapshot.number}", hint=near(f"lake.{name}", known, what="sources")
-        )
+        raise snapshot.absent(f"source {name}", TableName("lake", name), known)
     catalog = snapshot.catalog
     return Source(
         name=name,

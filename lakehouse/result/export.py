@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 import pyarrow as pa
 
+from lakehouse.result.intervals import interval_text
 from lakehouse.result.text import unique_names
 
 __all__ = ["json_lines", "python_values", "write_csv"]
@@ -42,7 +43,7 @@ def json_lines(batch: pa.RecordBatch, types: Sequence[str]) -> Iterator[bytes]:
     encoder = _encoder()
     names = unique_names(batch.schema.names)
     columns = [
-        _finite(python_values(column, integer=kind in ("HUGEINT", "UHUGEINT")), column.type)
+        _spellable(python_values(column, integer=kind in ("HUGEINT", "UHUGEINT")), column.type)
         for column, kind in zip(batch.columns, types, strict=True)
     ]
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -57,13 +58,14 @@ def _spell(value: Any) -> Any:
     return int(value) if hasattr(value, "__index__") else str(value)
 
 
-def _finite(values: list[Any], kind: pa.DataType) -> list[Any]:
-    """Spell NaN and infinities, also inside nested values, where the type allows any."""
-    return [_spelled(value) for value in values] if _holds_floats(kind) else values
+def _spellable(values: list[Any], kind: pa.DataType) -> list[Any]:
+    """Spell NaN, infinities and intervals, also inside nested values, where the type allows any."""
+    return [_spelled(value) for value in values] if _needs_spelling(kind) else values
 
 
-def _holds_floats(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or any(_holds_floats(kind.field(i).type) for i in range(kind.num_fields))
+def _needs_spelling(kind: pa.DataType) -> bool:
+    own = pa.types.is_floating(kind) or pa.types.is_interval(kind)
+    return own or any(_needs_spelling(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _spelled(value: Any) -> Any:
@@ -72,6 +74,8 @@ def _spelled(value: Any) -> Any:
             return "NaN"
         case float() if value in (float("inf"), float("-inf")):
             return "Infinity" if value > 0 else "-Infinity"
+        case pa.MonthDayNano():
+            return interval_text(value)
         case dict():
             return {key: _spelled(inner) for key, inner in value.items()}
         case list() | tuple():
@@ -109,8 +113,8 @@ def _csv_column(column: pa.Array, wanted: pa.DataType, kind: str) -> pa.Array:
     if wanted != pa.string() or pa.types.is_dictionary(column.type) or pa.types.is_null(column.type):
         return column.cast(wanted)
     encoder = _encoder()
-    values = _finite(python_values(column, integer=kind in ("HUGEINT", "UHUGEINT")), column.type)
+    values = _spellable(python_values(column, integer=kind in ("HUGEINT", "UHUGEINT")), column.type)
     texts = [None if value is None else encoder.encode(value).decode() for value in values]
-    if pa.types.is_binary(column.type):
-        texts = [text and text[1:-1] for text in texts]  # base64 needs no quotes
+    if pa.types.is_binary(column.type) or pa.types.is_interval(column.type):
+        texts = [text and text[1:-1] for text in texts]  # neither base64 nor an interval needs quotes
     return pa.array(texts, pa.string())

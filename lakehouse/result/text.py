@@ -183,7 +183,12 @@ def _cell(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case dict() | list() | tuple():
-            return _printable(json.dumps(value, default=_cell, ensure_ascii=False))
+            from lakehouse.result.intervals import with_texts
+
+            spelled = with_texts(value)
+            if isinstance(spelled, str):
+                return spelled
+            return _printable(json.dumps(spelled, default=_cell, ensure_ascii=False))
     return _scalar(value)
 
 

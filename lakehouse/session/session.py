@@ -14,7 +14,7 @@ import duckdb
 from lakehouse.catalog import Snapshot
 from lakehouse.damage import Opened, find_damage
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema
-from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, UnknownTableError, near
+from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, UnknownTableError
 from lakehouse.result import QueryResult
 from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
@@ -302,9 +302,8 @@ class Session:
 
     def _unknown(self, name: str, snapshot: Snapshot) -> UnknownTableError:
         known = [str(table) for table in self._names(snapshot)]
-        return UnknownTableError(
-            f"there is no table {name} at snapshot {snapshot.number}", hint=near(name, known, what="tables")
-        )
+        schema, _, table = name.lower().rpartition(".")
+        return snapshot.absent(f"table {name}", TableName(schema, table), known)
 
     def _as_of(self, at: At) -> Snapshot:
         return self._resolve(parse_instant(at.value) if at.unit == "TIMESTAMP" else at.value)
@@ -330,7 +329,7 @@ class Session:
     def _table_sql(self, snapshot: Snapshot, name: TableName, comparisons: Sequence[Comparison]) -> str:
         """Return the SELECT behind a table's view, over the files that the comparisons leave."""
         if name not in self._names(snapshot):
-            raise self._not_yet(name, snapshot)
+            raise self._unknown(str(name), snapshot)
         if name.schema == system.SCHEMA:
             return system.view(snapshot, name.name)
         if name.schema == "lake":
@@ -390,15 +389,6 @@ class Session:
             Comparison(fields[c.column.lower()], c.op, c.literals) for c in comparisons if c.column.lower() in fields
         ]
         return self._predicates(own, schema)
-
-    def _not_yet(self, name: TableName, snapshot: Snapshot) -> UnknownTableError:
-        error = self._unknown(str(name), snapshot)
-        catalog = snapshot.catalog
-        later = (catalog.snapshot(n) for n in catalog.numbers() if snapshot.number < n <= self.snapshot.number)
-        first = next((later_one.number for later_one in later if name in self._names(later_one)), None)
-        if first is not None:
-            error.hint = f"The first snapshot that has it is {first}."
-        return error
 
     # -- running ------------------------------------------------------------------------------------------------------
 

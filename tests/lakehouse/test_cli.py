@@ -148,6 +148,56 @@ def test_landing_says_that_a_setting_took_effect(project: Path) -> None:
     assert report["on_change"] == {"old": "add", "new": "replace", "shown": 0, "hidden": 1}
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "create table t as select 1",
+        "create table warehouse.t (a int)",
+        "drop view lake.trips",
+        "set threads = 1; create table t (a int); insert into t values (1)",
+        "begin; create schema s; commit",
+    ],
+)
+def test_a_query_that_would_change_nothing_is_refused(project: Path, query: str) -> None:
+    run("land")
+    message = run("sql", query, code=1).stderr
+    assert "would change nothing: its effect ends with this session" in message
+    assert "penstock land, promote and rollback" in message
+    assert "2" in run("sql", "select count(*) as n from lake.trips").stdout
+
+
+def test_what_several_statements_did_is_said(project: Path) -> None:
+    run("land")
+    both = run("sql", "create table t as select 7 as a; select a from t", "--format", "csv")
+    assert both.stdout == '"a"\n7\n'
+    assert "note: CREATE: its effect ended with this session" in both.stderr
+    two = run("sql", "select 1 as a; select 2 as b", "--format", "csv")
+    assert two.stdout == '"b"\n2\n'
+    assert "note: of 2 results, this is the last" in two.stderr
+    for quiet in ("select 1", "create temp table t as select 7 as a; select a from t", "set threads = 1; select 1"):
+        assert run("sql", quiet).stderr == ""
+    run("sql", "copy (select 1 as a) to 'out.csv'")
+    run("sql", "attach 'other.db' as other; create table other.t as select 1")
+    assert (project / "out.csv").exists()
+
+
+def test_before_a_tables_first_snapshot_that_one_is_named(project: Path) -> None:
+    run("land")
+    for arguments in (
+        ["sql", "select * from lake.trips", "--as-of", "0"],
+        ["sql", "select * from raw.trips", "--as-of", "0"],
+        ["sql", "select * from lake.trips at (version => 0)"],
+        ["schema", "trips", "--as-of", "0"],
+    ):
+        assert "The first snapshot that has it is 1." in run(*arguments, code=1).stderr
+    assert "The first" not in run("sql", "from lake.nothing", "--as-of", "0", code=1).stderr
+
+
+def test_help_says_where_the_time_zone_shows() -> None:
+    text = " ".join(run("sql", "--help").stdout.split())
+    assert "CSV and JSON are always UTC" in text
+
+
 @pytest.mark.parametrize("name", list(cli.commands))
 def test_help_shows_an_example(name: str) -> None:
     assert f"Example:  penstock {name}" in run(name, "--help").stdout

@@ -268,3 +268,26 @@ def test_types_come_from_arrow_when_not_given():
         {"a": [1], "b": ["x"], "t": pa.array([0], pa.timestamp("us", "UTC")), "d": pa.array([Decimal("1.5")])}
     )
     assert QueryResult.from_table(table).types == ["BIGINT", "VARCHAR", "TIMESTAMP WITH TIME ZONE", "DECIMAL(2,1)"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    months=st.integers(-30, 30) | st.integers(-(2**31) + 1, 2**31 - 1),
+    days=st.integers(-3, 3) | st.integers(-(2**31) + 1, 2**31 - 1),
+    micros=st.sampled_from([0, 1, -1, 500_000, -4_500_000, 3_600_000_000, 360_000_000_001])
+    | st.integers(-(2**53), 2**53),
+)
+def test_intervals_read_as_duckdb_prints_them(months, days, micros):
+    query = (
+        f"select to_months({months}::int) + to_days({days}::int) + to_microseconds({micros}) as i, "
+        "[i] as l, {'a': i} as s, null::interval as n, i::varchar as told"
+    )
+    result = result_of(query)
+    (row,) = json.loads(json_of(result))
+    told = row.pop("told")
+    assert row == {"i": told, "l": [told], "s": {"a": told}, "n": None}
+    (cells,) = list(csv.DictReader(io.StringIO(csv_of(result))))
+    assert cells == {"i": told, "l": json.dumps([told]), "s": f'{{"a":"{told}"}}', "n": "", "told": told}
+    text = result.to_text(width=300)  # a wide cell is cut
+    assert f"\n{told[:50]}" in text
+    assert f'  ["{told[:50]}' in text
