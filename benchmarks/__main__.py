@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import machine
 
-NAMES = ("scan", "landing")
+NAMES = ("scan", "landing", "startup")
 
 
 def main() -> None:

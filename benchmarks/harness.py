@@ -26,14 +26,22 @@ _CLOCK: dict[str, float] = {}
 
 
 @contextmanager
-def timed() -> Iterator[None]:
-    """Mark the part of a contender that counts; imports and checksums stay outside."""
-    cpu, wall = time.process_time(), time.perf_counter()
+def timed(*, children: bool = False) -> Iterator[None]:
+    """Mark the part of a contender that counts; imports and checksums stay outside.
+
+    Parameters
+    ----------
+    children
+        Count the CPU seconds and the memory of the processes that it starts, not its own.
+    """
+    who = resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF
+    before, wall = resource.getrusage(who), time.perf_counter()
     yield
     _CLOCK["wall"] = time.perf_counter() - wall
-    _CLOCK["cpu"] = time.process_time() - cpu
+    after = resource.getrusage(who)
+    _CLOCK["cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # The peak so far: what the checksum needs afterwards does not count.
-    _CLOCK["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _CLOCK["rss"] = after.ru_maxrss * 1024
 
 
 @dataclass
@@ -48,11 +56,22 @@ class Series:
 
 
 def compare(
-    module: str, contenders: Sequence[str], arguments: Mapping[str, Any], *, repeats: int = 5, title: str
+    module: str,
+    contenders: Sequence[str],
+    arguments: Mapping[str, Any],
+    *,
+    repeats: int = 5,
+    title: str,
+    difference: bool = False,
 ) -> str:
     """Run the contenders and return a Markdown table; the first contender is the floor.
 
     Ratios are medians of the ratios within each repeat, so that a slow minute of the machine hits both sides.
+
+    Parameters
+    ----------
+    difference
+        Also show how many milliseconds more than the floor: the median of the differences within each repeat.
     """
     series = {name: Series(name) for name in contenders}
     for repeat in range(repeats):
@@ -65,35 +84,47 @@ def compare(
             one.cpus.append(result["cpu"])
             one.peaks.append(result["rss"])
             one.checksums.add(json.dumps(result["checksum"], sort_keys=True))
-    return _table(title, list(series.values()))
+    return _table(title, list(series.values()), difference=difference)
 
 
 def _child(module: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.harness", module, name, json.dumps(dict(arguments))]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    # Whoever installs a package has its modules compiled; compiling them anew each time is not what is measured.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{module}.{name} failed:\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def _table(title: str, series: Sequence[Series]) -> str:
+def _table(title: str, series: Sequence[Series], *, difference: bool) -> str:
     floor = series[0]
+    heads = ["median", "min – max", "× floor", *(["ms more"] if difference else []), "CPU s", "peak MB"]
     lines = [
         f"### {title}",
         "",
-        "| contender | median | min – max | × floor | CPU s | peak MB | checksum |",
-        "|---|--:|--:|--:|--:|--:|---|",
+        f"| contender | {' | '.join(heads)} | checksum |",
+        f"|---|{'--:|' * len(heads)}---|",
     ]
     for one in series:
         same = one.checksums == floor.checksums and len(floor.checksums) == 1
-        ratio = statistics.median(mine / base for mine, base in zip(one.walls, floor.walls, strict=True))
-        figures = (
-            f"{statistics.median(one.walls):.3f} s | {min(one.walls):.3f} – {max(one.walls):.3f} | {ratio:.2f} | "
-            f"{statistics.median(one.cpus):.2f} | {max(one.peaks) / 1e6:.0f}"
-        )
-        lines.append(f"| {one.name} | {figures if same else '– | – | – | – | –'} | {'equal' if same else 'DIFFERS'} |")
+        cells = _figures(one, floor, difference=difference) if same else ["–"] * len(heads)
+        lines.append(f"| {one.name} | {' | '.join(cells)} | {'equal' if same else 'DIFFERS'} |")
     return "\n".join(lines)
+
+
+def _figures(one: Series, floor: Series, *, difference: bool) -> list[str]:
+    pairs = list(zip(one.walls, floor.walls, strict=True))
+    more = [f"{statistics.median(mine - base for mine, base in pairs) * 1e3:+.0f}"] if difference else []
+    return [
+        f"{statistics.median(one.walls):.3f} s",
+        f"{min(one.walls):.3f} – {max(one.walls):.3f}",
+        f"{statistics.median(mine / base for mine, base in pairs):.2f}",
+        *more,
+        f"{statistics.median(one.cpus):.2f}",
+        f"{max(one.peaks) / 1e6:.0f}",
+    ]
 
 
 def machine() -> str:
