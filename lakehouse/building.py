@@ -22,7 +22,7 @@ from lakehouse.quarantine import SCHEMA as QUARANTINE
 from lakehouse.quarantine import Origin, Reason, reasons_of, stage_rejected, stage_superseded
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import Session
-from lakehouse.types import TableName, quote, quote_literal
+from lakehouse.types import TableName, plural, quote, quote_literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,7 +140,7 @@ def _refuse_violations(model: Model, report: GateReport, reasons: Sequence[Reaso
     limit = "@on_violation fail allows none" if fails else f"@max_quarantine allows {float(allowed * 100):.4g} %"
     most = ", ".join(f"{reason.name} ({reason.rows:,})" for reason in reasons[:_NAMED])
     raise GateError(
-        f"{report.quarantined:,} of {report.query_rows:,} rows break the contract of {model.table}; {limit}",
+        f"{report.quarantined:,} of {plural(report.query_rows, 'row')} break the contract of {model.table}; {limit}",
         where=model.file,
         hint=f"Most often: {most}.",
     )

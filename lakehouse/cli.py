@@ -171,7 +171,7 @@ def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
     """Show which models would run, and why."""
     plan = lake.plan(select=select)
     if form == "table":
-        click.echo("\n".join(rendering.plan_text(plan)))
+        click.echo("\n".join(rendering.plan_text(plan, lake.settings.paths.sql)))
         return
     rows = [
         {
@@ -195,7 +195,7 @@ def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
     with rendering.progress_bar(hidden=form != "table", steps=True) as progress:
         report = lake.promote(select=select, progress=progress)
     if form == "table":
-        click.echo("\n".join(rendering.promotion_text(report)))
+        click.echo("\n".join(rendering.promotion_text(report, lake.settings.paths.sql)))
     else:
         document = asdict(report)
         if form == "json":

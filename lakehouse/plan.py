@@ -16,7 +16,7 @@ from lakehouse.entries import ModelEntry
 from lakehouse.errors import ModelError, PenstockError, RequestError, near
 from lakehouse.settings import Settings
 from lakehouse.sources import read_source
-from lakehouse.types import TableName
+from lakehouse.types import TableName, plural
 from lakehouse.watermarks import Arrivals, arrivals, changed, watermark
 
 if TYPE_CHECKING:
@@ -281,8 +281,7 @@ class _Planner:
         if since.name not in self.snapshot.entry.sources:
             return f"{since} changed", None
         arrived = arrivals(read_source(self.snapshot, since.name), entry.read[str(since)])
-        count = len(arrived.files)
-        return f"{count} new file{'' if count == 1 else 's'} in {since}", arrived
+        return f"{plural(len(arrived.files), 'new file')} in {since}", arrived
 
     def _refuse_missing(self, model: Model) -> None:
         """Refuse inputs that are nowhere; what runs before this model will be there."""
@@ -298,7 +297,10 @@ class _Planner:
                 )
                 what = f"nothing has landed in {name.name} yet"
             else:
-                hint = near(str(name), [*entry.tables, *map(str, self.models.by_table)], what="tables")
+                known = [
+                    known for known in (*entry.tables, *map(str, self.models.by_table)) if known != str(model.table)
+                ]
+                hint = near(str(name), known, what="other tables")
                 what = f"there is no table {name}"
             raise ModelError(what, file=model.file, line=_line_of(model, name), hint=hint)
 

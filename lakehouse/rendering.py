@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,9 +135,9 @@ def _on_change_text(change: OnChange) -> str:
     return f"on_change was {change.old} and is now {change.new}: {shown}, {hidden}"
 
 
-def plan_text(plan: Plan) -> list[str]:
-    """Return what a promotion would do."""
-    lines = ["Nothing to do: every table is up to date."] if plan.is_empty else []
+def plan_text(plan: Plan, sql: Path) -> list[str]:
+    """Return what a promotion would do, with the models of a directory."""
+    lines = [_nothing_to_do(plan.steps, sql)] if plan.is_empty else []
     for step in plan.steps:
         read = f", reads {plural(step.rows_to_read, 'row')}" if step.mode != "nothing to do" else ""
         lines.append(f"{click.style(str(step.table), bold=True)}: {step.mode} ({step.reason}){read}")
@@ -146,10 +147,18 @@ def plan_text(plan: Plan) -> list[str]:
     return lines + [f"{table}: its model is gone; the table stays as it is" for table in plan.removed]
 
 
-def promotion_text(report: PromotionReport) -> list[str]:
-    """Return what a promotion did; its counts add up."""
+def _nothing_to_do(models: Sequence[object], sql: Path) -> str:
+    if models:
+        return "Nothing to do: every table is up to date."
+    place = sql / "warehouse"
+    shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    return f"There are no models yet. Each is a file of its own: {shown}/TABLE.sql"
+
+
+def promotion_text(report: PromotionReport, sql: Path) -> list[str]:
+    """Return what a promotion did with the models of a directory; its counts add up."""
     if report.snapshot is None:
-        return ["Nothing to do: every table is up to date."]
+        return [_nothing_to_do(report.tables, sql)]
     lines = []
     for table in report.tables:
         lines.append(

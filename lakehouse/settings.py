@@ -13,7 +13,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -451,10 +451,19 @@ class _Reader:
             match = _MSGSPEC_PLACE.match(str(error))
             what, key = (match[1], match[2]) if match else (str(error), "")
             key = key.replace("[...]", "")
-            raise self._error(f"{path}.{key}", f"{what[:1].lower()}{what[1:]}".replace("`", "")) from None
+            what = f"{what[:1].lower()}{what[1:]}".replace("`", "")
+            raise self._error(f"{path}.{key}", what, _allowed(struct, key)) from None
 
     def _error(self, path: str, what: str, hint: str | None = None) -> SettingsError:
         return SettingsError(f"{_key(path)}: {what}", where=self._place, hint=hint)
+
+
+def _allowed(struct: type[msgspec.Struct], key: str) -> str | None:
+    """Return the values that a key takes, where they are few."""
+    kind = get_type_hints(struct).get(key)
+    if kind in (bool, bool | None):
+        return "Allowed: true, false."
+    return f"Allowed: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else None
 
 
 def _key(path: str) -> str:

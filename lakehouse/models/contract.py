@@ -96,7 +96,7 @@ def referenced(source: SourceText, parts: Parts, known: Mapping[TableName, Any])
         if table == parts.table:
             raise source.error(f"{table} references itself", at, hint="Check such a rule with a query instead.")
         if table not in known:
-            hint = near(str(table), [str(name) for name in known], what="models")
+            hint = near(str(table), [str(name) for name in known if name != parts.table], what="other models")
             raise source.error(f"no model makes {table}", at, hint=hint)
         found.setdefault(table, at)
     return found

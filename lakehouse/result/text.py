@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lakehouse.types import plural
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -100,7 +102,7 @@ def as_text(preview: Preview, *, width: int | None = None) -> str:
     if preview.more:
         lines.append(f"… more rows than these {len(preview.rows)}")
     if left_out:
-        lines.append(_cut(f"… {len(left_out)} more columns: {', '.join(left_out)}", room))
+        lines.append(_cut(f"… {plural(len(left_out), 'more column')}: {', '.join(left_out)}", room))
     return "\n".join(lines)
 
 

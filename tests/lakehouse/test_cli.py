@@ -198,6 +198,33 @@ def test_help_says_where_the_time_zone_shows() -> None:
     assert "CSV and JSON are always UTC" in text
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_without_models_it_is_said_where_they_belong(project: Path, there: bool) -> None:
+    if there:
+        (project / "sql/warehouse").mkdir(parents=True)
+    run("land")
+    for verb in ("plan", "promote"):
+        text = run(verb).stdout
+        assert "There are no models yet" in text
+        assert "sql/warehouse/" in text
+        assert "Nothing to do" not in text
+    assert json.loads(run("promote", "--format", "json").stdout)["tables"] == []
+
+
+def test_a_model_that_is_gone_is_named(project: Path) -> None:
+    model = project / "sql/warehouse/t.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text(
+        "create table warehouse.t (a bigint);\ntruncate warehouse.t;\ninsert into warehouse.t select 1 as a;\n"
+    )
+    run("land")
+    run("promote")
+    model.unlink()
+    text = run("plan").stdout
+    assert "There are no models" in text
+    assert "warehouse.t: its model is gone; the table stays as it is" in text
+
+
 @pytest.mark.parametrize("name", list(cli.commands))
 def test_help_shows_an_example(name: str) -> None:
     assert f"Example:  penstock {name}" in run(name, "--help").stdout

@@ -312,6 +312,13 @@ def test_wrong_references(project: Project, target: str, what: str) -> None:
     assert error.line == 2
 
 
+def test_a_hint_never_names_the_model_itself(project: Project) -> None:
+    error = project.error(
+        f"create table warehouse.t (a integer primary key,\n b integer references warehouse.tt (a));{UPSERT}"
+    )
+    assert "warehouse.t" not in error.hint.replace("warehouse.tt", "")
+
+
 # -- reads --------------------------------------------------------------------------------------------------------------
 
 

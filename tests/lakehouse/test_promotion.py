@@ -421,6 +421,15 @@ def test_a_contract_change_is_told_with_its_breaking_parts(lake: PromotionLake) 
     assert lake.rows("warehouse.trips") == [(1, 1, 1)]
 
 
+def test_a_hint_never_names_the_model_that_asks(lake: PromotionLake) -> None:
+    lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
+    lake.promote()
+    lake.model("trips", TRIPS.replace("from lake.trips\n", "from lake.trips join warehouse.trip using (z)\n"))
+    with pytest.raises(ModelError, match="there is no table") as caught:
+        lake.plan()
+    assert "warehouse.trips" not in str(caught.value.hint)
+
+
 # -- models that are wrong --------------------------------------------------------------------------------------------
 
 

@@ -239,6 +239,11 @@ def test_lines_fit_and_numbers_are_never_cut(width):
     assert width == 200 or "more columns" in lines[-1]
 
 
+def test_one_is_no_plural():
+    text = result_of("select 123456789012345 as first, 123456789012345 as second").to_text(width=25)
+    assert "… 1 more column: second" in text
+
+
 def test_nothing_moves_the_cursor():
     text = result_of("select chr(27) || '[31m' || chr(10) || chr(8238) as x, '日本' as \"wide\ncolumn\"").to_text(
         width=80

@@ -120,10 +120,25 @@ def test_settings_cannot_be_changed(project):
         ("sources.a = 'x.csv'", "penstock.toml: sources.a must be a table, [sources.a]; None"),
         ("[lake]\nuri = 3", "penstock.toml: [lake] uri: expected str, got int; None"),
         ("[lake]\nuri = ''", "penstock.toml: [lake] uri: is empty; Name a directory or a URI."),
-        ("[lake]\nprotected = 'yes'", "penstock.toml: [lake] protected: expected bool, got str; None"),
+        ("[lake]\nprotected = 'yes'", "penstock.toml: [lake] protected: expected bool, got str; Allowed: true, false."),
+        (
+            "[sources.a]\nheader = 'no'",
+            "penstock.toml: [sources.a] header: expected bool | null, got str; Allowed: true, false.",
+        ),
         ("[resources]\nthreads = 0", "penstock.toml: [resources] threads: expected int >= 1; None"),
         ("[resources]\nmemory = '4'", "penstock.toml: [resources] memory: '4' is not an amount of memory; Write it"),
-        ("[sources.a]\non_change = 'ad'", "penstock.toml: [sources.a] on_change: invalid enum value 'ad'; None"),
+        (
+            "[sources.a]\non_change = 'ad'",
+            "penstock.toml: [sources.a] on_change: invalid enum value 'ad'; Allowed: replace, add.",
+        ),
+        (
+            "[sources.a]\non_same_content = 'x'",
+            "penstock.toml: [sources.a] on_same_content: invalid enum value 'x'; Allowed: skip, land.",
+        ),
+        (
+            "[sources.a]\non_change = 1",
+            "penstock.toml: [sources.a] on_change: expected str, got int; Allowed: replace, add",
+        ),
         ("[sources.a]\nfiles = [1]", "penstock.toml: [sources.a] files[0]: expected str, got int; None"),
         (
             "[sources.a]\ndelimiter = '||'",
