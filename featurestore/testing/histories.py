@@ -235,7 +235,8 @@ _View = tuple[FeatureView, dict[str, str]]
 @st.composite
 def _keys(draw: st.DrawFn) -> tuple[list[Entity], dict[str, str]]:
     common = st.sampled_from(["BIGINT", "VARCHAR"])
-    types = draw(st.lists(common | st.sampled_from(KEY_TYPES), max_size=3))
+    any_types = st.lists(common | st.sampled_from(KEY_TYPES), max_size=3)
+    types = draw(any_types | any_types | st.just(["VARCHAR", "VARCHAR"]))
     columns = {f"key_{number}": type_ for number, type_ in enumerate(types)}
     if draw(st.booleans()):
         return [Entity(f"thing_{number}", [name]) for number, name in enumerate(columns)], columns
@@ -372,10 +373,10 @@ def _some(draw: st.DrawFn, pool: Sequence[Any]) -> list[Any]:
 def _key_pools(draw: st.DrawFn, types: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the keys that a history has."""
     confused = [pair + tuple(keys_of(type_)[0] for type_ in types[2:]) for pair in CONFUSABLE]
-    one = st.tuples(*(st.sampled_from(keys_of(type_)) for type_ in types))
+    some = st.lists(st.tuples(*(st.sampled_from(keys_of(type_)) for type_ in types)), min_size=1, max_size=4)
     if list(types[:2]) == ["VARCHAR", "VARCHAR"]:
-        one |= st.sampled_from(confused)
-    keys = draw(st.lists(one, min_size=1, max_size=4))
+        some |= st.lists(st.sampled_from(confused), min_size=2, max_size=3, unique=True)
+    keys = draw(some)
     return [*keys, *draw(st.lists(_with_a_null(types), max_size=1))]
 
 
