@@ -13,7 +13,17 @@ from featurestore.definitions import Entity, Projection
 from featurestore.documents import checked
 from lakehouse.types import plural
 
-__all__ = ["Action", "DefinitionPlan", "Difference", "entity_difference", "service_difference", "view_difference"]
+__all__ = [
+    "Action",
+    "DefinitionPlan",
+    "Difference",
+    "changed_models",
+    "duration_text",
+    "entity_difference",
+    "service_difference",
+    "source_text",
+    "view_difference",
+]
 
 Action = Literal["add", "change", "unchanged", "keep", "remove"]
 Kind = Literal["entity", "feature view", "feature service"]
@@ -178,8 +188,7 @@ def service_difference(
         return Difference("feature service", name, "remove")
     newest, version = new[-1], f"version {new[-1].version}"
     if not old:
-        taken = tuple(_taken(newest.projections).values())
-        return Difference("feature service", name, "add", (f"features: {', '.join(taken)}",), version)
+        return Difference("feature service", name, "add", tuple(map(_part, newest.projections)), version)
     former = old[-1]
     before, after = _taken(former.projections), _taken(newest.projections)
     details = [f"{after[column]} added" for column in after if column not in before]
@@ -232,7 +241,7 @@ def _redescribed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _described(view: AppliedView) -> Iterator[str]:
     keys = ", ".join(key.name for key in view.bound.keys) or "none: one row for everybody"
-    yield f"source: {_shown(view.definition.source)}"
+    yield f"source: {source_text(view.definition.source)}"
     yield f"join keys: {keys}"
     yield from (f"feature {feature.name}: {_feature(feature)}" for feature in view.bound.features)
 
@@ -242,11 +251,24 @@ def _feature(feature: BoundFeature) -> str:
     how = feature.windowed
     if how is None:
         return feature.type
-    hop = "exact starts" if how.hop is None else f"hop {_duration(how.hop)}"
-    return f"{how.function}({how.column or '*'}) over {_duration(how.window)}, {hop}, {feature.type}"
+    hop = "exact starts" if how.hop is None else f"hop {duration_text(how.hop)}"
+    return f"{how.function}({how.column or '*'}) over {duration_text(how.window)}, {hop}, {feature.type}"
 
 
-def _duration(micros: int) -> str:
+def _part(projection: Projection) -> str:
+    """Return ``zone_demand on pickup_zone=dropoff_zone as dropoff: trips_1d, trips_7d``."""
+    keys = ", ".join(f"{key}={column}" for key, column in projection.join_keys.items())
+    role = f"{f' on {keys}' if keys else ''}{f' as {projection.prefix}' if projection.prefix else ''}"
+    return f"{projection.view}{role}: {', '.join(projection.features or ())}"
+
+
+def source_text(source: str) -> str:
+    """Return a view's source in one line."""
+    return " ".join(source.split())
+
+
+def duration_text(micros: int) -> str:
+    """Return µs in the greatest unit that divides them: ``90m``, ``7d``."""
     unit, size = next((unit, size) for unit, size in _UNITS if micros % size == 0)
     return f"{micros // size}{unit}"
 

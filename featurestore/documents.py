@@ -5,7 +5,10 @@ The structs here are the format. They name their fields themselves, so that the 
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 
@@ -17,6 +20,9 @@ from lakehouse.errors import CatalogDamagedError, DefinitionError, FormatTooNewE
 __all__ = ["FORMAT", "checked", "decode", "encode", "refuse_newer_writer"]
 
 FORMAT = 1
+
+# What JSON would turn into text without a word.
+_NO_TEXTS = (bytes, bytearray, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID)
 
 Definition = Entity | FeatureView | FeatureService
 
@@ -196,7 +202,8 @@ def checked(definition: Definition) -> dict[str, Any]:
 
 def _valid(document: _Struct, where: str) -> _Struct:
     try:
-        return msgspec.json.decode(msgspec.json.encode(document), type=type(document))
+        msgspec.json.encode(document)
+        return msgspec.convert(msgspec.to_builtins(document, builtin_types=_NO_TEXTS), type(document))
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at ")
         field = path.strip("`").removeprefix("$.")

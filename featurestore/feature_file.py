@@ -81,7 +81,7 @@ class Given:
             raise DefinitionError(
                 f"there are two different ones: {names}",
                 where=f"{kind} {value.name!r}",
-                hint="Give one of them another name.",
+                hint="Give one of them another name; or make what uses the former one anew, of the changed one.",
             )
         known[value.name] = value
         self._called.setdefault((kind, value.name), called)
@@ -154,7 +154,7 @@ def _run(text: bytes, path: Path) -> dict[str, object]:
             file = Path(error.filename) if error.filename else path
             raise DefinitionError(f"syntax error: {error.msg}", where=_place(file, error.lineno)) from None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is its fault
-            raise _failed(error, path, beside.files()) from None
+            raise _failed(error, path, beside) from None
         finally:
             del sys.modules[_MODULE]
     return dict(module.__dict__)
@@ -182,26 +182,26 @@ class _Beside:
             del sys.modules[name]
         importlib.invalidate_caches()
 
-    def files(self) -> set[str]:
-        """Return the files of the modules that were imported from the directory."""
-        return {str(getattr(sys.modules[name], "__file__", "")) for name in self._fresh()}
+    def owns(self, file: str) -> bool:
+        """Return whether a file belongs to a module of the directory that was not imported before."""
+        try:
+            parts = Path(file).relative_to(self._directory).parts
+        except ValueError:
+            return False
+        name = parts[0].removesuffix(".py")
+        package = len(parts) > 1
+        return name not in self._before and (not package or (self._directory / name / "__init__.py").is_file())
 
     def _fresh(self) -> list[str]:
-        packages = {name.partition(".")[0] for name in set(sys.modules) - self._before} - self._before
-        ours = {name for name in packages if self._is_here(name)}
-        return [name for name in set(sys.modules) - self._before if name.partition(".")[0] in ours]
-
-    def _is_here(self, name: str) -> bool:
-        """Return whether a top-level module lies right here: not in a virtual environment below, for instance."""
-        file = getattr(sys.modules.get(name), "__file__", None)
-        here = (self._directory / f"{name}.py", self._directory / name / "__init__.py")
-        return file is not None and Path(file) in here
+        new = set(sys.modules) - self._before
+        ours = {name.partition(".")[0] for name in new if self.owns(getattr(sys.modules[name], "__file__", None) or "")}
+        return [name for name in new if name.partition(".")[0] in ours]
 
 
-def _failed(error: BaseException, path: Path, beside: set[str]) -> DefinitionError:
+def _failed(error: BaseException, path: Path, beside: _Beside) -> DefinitionError:
     """Return what went wrong in a file, placed at the user's last line that took part."""
     lines = [(frame.filename, frame.lineno) for frame in extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in lines if file == str(path) or file in beside]
+    own = [(file, line) for file, line in lines if file == str(path) or beside.owns(file)]
     file, line = own[-1] if own else (str(path), None)
     place = _place(Path(file), line)
     if isinstance(error, PenstockError):

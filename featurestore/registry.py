@@ -23,6 +23,7 @@ from featurestore.differences import (
     view_difference,
 )
 from featurestore.feature_file import Given, collect, load_features
+from featurestore.listing import features_list, features_show
 from featurestore.request import resolve
 from featurestore.upstream import ModelFiles, SourceReader, models_upstream, no_past
 from lakehouse.catalog import Catalog, Change, Snapshot
@@ -41,6 +42,8 @@ __all__ = [
     "Users",
     "apply_definitions",
     "bound_views",
+    "features_list",
+    "features_show",
     "load_features",
     "plan_definitions",
     "read_definitions",

@@ -1,0 +1,165 @@
+"""What ``penstock features list`` and ``show`` print: definitions as plain rows and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from featurestore.applied import AppliedView, Definitions, ServiceVersion
+from featurestore.binding import BoundFeature
+from featurestore.definitions import Aggregate, Entity
+from featurestore.differences import duration_text, source_text
+from lakehouse.errors import RequestError, near
+
+__all__ = ["features_list", "features_show"]
+
+
+def features_list(definitions: Definitions) -> list[dict[str, Any]]:
+    """Return one row per entity, feature view and feature service (its newest version), each kind by name.
+
+    Columns: kind, name, version (short hash of a view, number of a service), keys, features (how many), source,
+    used_by, owner, description.
+    """
+    return [
+        *(_entity_row(definitions, entity) for entity in definitions.entities.values()),
+        *(_view_row(definitions, view) for view in definitions.views.values()),
+        *(_service_row(definitions, versions[-1]) for versions in definitions.services.values()),
+    ]
+
+
+def features_show(definitions: Definitions, name: str) -> dict[str, Any]:
+    """Return all there is to say about one definition, as plain values ready for JSON.
+
+    Parameters
+    ----------
+    name
+        A feature view, a feature service (``tips`` or ``tips@3``) or an entity; the first of these that has the name.
+
+    Raises
+    ------
+    RequestError
+        If there is none of that name; near matches are listed.
+    """
+    if name in definitions.views:
+        return _view(definitions, definitions.views[name])
+    if name.partition("@")[0] in definitions.services:
+        return _service(definitions, definitions.service(name))
+    if name in definitions.entities:
+        entity = definitions.entities[name]
+        return {**_entity_row(definitions, entity), "tags": dict(entity.tags)}
+    known = [*definitions.views, *definitions.services, *definitions.entities]
+    hint = near(name, known, what="definitions") if known else "Nothing was applied yet: penstock apply."
+    raise RequestError(f"there is no feature view, feature service or entity {name!r}", hint=hint)
+
+
+# -- rows -------------------------------------------------------------------------------------------------------
+
+
+def _row(
+    kind: str, named: Any, *, version: str = "", keys: Iterable[str] = (), features: int | None = None, source: str = ""
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": named.name,
+        "version": version,
+        "keys": list(keys),
+        "features": features,
+        "source": source,
+        "used_by": [],
+        "owner": named.owner,
+        "description": named.description,
+    }
+
+
+def _entity_row(definitions: Definitions, entity: Entity) -> dict[str, Any]:
+    using = (view.definition for view in definitions.views.values())
+    used = [view.name for view in using if entity.name in {entity.name for entity in view.entities}]
+    return {**_row("entity", entity, keys=entity.join_keys), "used_by": used}
+
+
+def _view_row(definitions: Definitions, view: AppliedView) -> dict[str, Any]:
+    row = _row(
+        "feature view",
+        view.definition,
+        version=view.short,
+        keys=(key.name for key in view.bound.keys),
+        features=len(view.bound.features),
+        source=source_text(view.definition.source),
+    )
+    newest = (versions[-1] for versions in definitions.services.values())
+    return {**row, "used_by": [service.ref for service in newest if view.definition.name in service.meanings]}
+
+
+def _service_row(definitions: Definitions, service: ServiceVersion) -> dict[str, Any]:
+    keys: dict[str, None] = {}
+    for projection in service.projections:
+        view = definitions.views.get(projection.view)
+        if view is not None:
+            keys |= dict.fromkeys(projection.join_keys.get(key.name, key.name) for key in view.bound.keys)
+    taken = sum(len(projection.features or ()) for projection in service.projections)
+    return _row("feature service", service.definition, version=str(service.version), keys=keys, features=taken)
+
+
+# -- one definition ---------------------------------------------------------------------------------------------
+
+
+def _view(definitions: Definitions, view: AppliedView) -> dict[str, Any]:
+    written, bound = view.definition, view.bound
+    described = {name: feature.description for feature in written.features for name in feature.feature_names}
+    return {
+        **_view_row(definitions, view),
+        "version": view.version,
+        "source": written.source,
+        "entities": [entity.name for entity in written.entities],
+        "keys": [{"column": key.name, "type": key.type} for key in bound.keys],
+        "event_timestamp": bound.event_timestamp,
+        "created_timestamp": bound.created_timestamp,
+        "tie_breaker": [column.name for column in bound.tie_breaker],
+        "ttl": written.ttl,
+        "delay": written.delay,
+        "closed": written.closed,
+        "history": written.history,
+        "online": written.online,
+        "features": [{**_feature(feature), "description": described[feature.name]} for feature in bound.features],
+        "aggregates": [_aggregate(aggregate) for aggregate in written.aggregates],
+        "upstream": dict(view.upstream),
+        "tags": dict(written.tags),
+    }
+
+
+def _feature(feature: BoundFeature) -> dict[str, Any]:
+    how = feature.windowed
+    found: dict[str, Any] = {"feature": feature.name, "type": feature.type}
+    if how is not None:
+        hop = None if how.hop is None else duration_text(how.hop)
+        found |= {"function": how.function, "column": how.column, "window": duration_text(how.window), "hop": hop}
+    return found
+
+
+def _aggregate(aggregate: Aggregate) -> dict[str, Any]:
+    windows = list(aggregate.windows)
+    return {
+        "name": aggregate.name,
+        "function": aggregate.function,
+        "column": aggregate.column,
+        "windows": windows,
+        "hop": aggregate.hop,
+    }
+
+
+def _service(definitions: Definitions, service: ServiceVersion) -> dict[str, Any]:
+    columns = []
+    for projection in service.projections:
+        view = definitions.views.get(projection.view)
+        types = {f.name: f.type for f in view.bound.features} if view is not None else {}
+        for feature in projection.features or ():
+            column = f"{projection.prefix}__{feature}" if projection.prefix else feature
+            ref, keys = f"{projection.view}:{feature}", dict(projection.join_keys)
+            columns.append({"column": column, "feature": ref, "type": types.get(feature), "join_keys": keys})
+    return {
+        **_service_row(definitions, service),
+        "versions": [version.ref for version in definitions.services[service.name]],
+        "views": sorted(service.meanings),
+        "features": columns,
+        "tags": dict(service.definition.tags),
+    }
