@@ -1,0 +1,90 @@
+"""What came of a retrieval: per view, where every spine row ended up, and what was read for it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featurestore.engines import ViewReport
+from lakehouse.types import plural
+
+__all__ = ["RetrievalReport"]
+
+_HEADS = ("view", "present", "null", "expired", "not found", "hidden", "rows read", "excluded", "files", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalReport:
+    """The reports of all views of a retrieval.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot that was read.
+    spine_rows
+        Number of rows of the spine, and of the answer.
+    views
+        One report per view and role, in the order asked; see `featurestore.engines.ViewReport`.
+    seconds
+        How long it took.
+    """
+
+    snapshot: int
+    spine_rows: int
+    views: tuple[ViewReport, ...]
+    seconds: float
+
+    def to_text(self) -> str:
+        """Return the report as an aligned table, with a sentence for each thing that wants attention."""
+        rows = [_HEADS, *(_cells(view) for view in self.views)]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADS))]
+        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("─" * width for width in widths))
+        return "\n".join([self._title, *lines, *(note for view in self.views for note in _notes(view))])
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f"<th>{head}</th>" for head in _HEADS)
+        rows = "".join(f"<tr>{''.join(_html_cells(_cells(view)))}</tr>" for view in self.views)
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for view in self.views for note in _notes(view))
+        return f"<p>{self._title}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+
+    @property
+    def _title(self) -> str:
+        return f"{plural(self.spine_rows, 'spine row')} at snapshot {self.snapshot}, {self.seconds:.2f} s"
+
+
+def _cells(view: ViewReport) -> tuple[str, ...]:
+    keys = f" on {', '.join(view.keys)}" if view.keys else ""
+    counts = (
+        view.present, view.null, view.expired, view.not_found, view.hidden,
+        view.rows_read, view.rows_excluded, view.files_read, view.files_skipped,
+    )  # fmt: skip
+    return (f"{view.view}{keys}", *(f"{count:,}" for count in counts))
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    first, *numbers = row
+    return [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))]
+
+
+def _html_cells(cells: Sequence[str]) -> list[str]:
+    first, *numbers = cells
+    return [f"<td>{html.escape(first)}</td>", *(f'<td style="text-align:right">{number}</td>' for number in numbers)]
+
+
+def _notes(view: ViewReport) -> list[str]:
+    notes = []
+    if view.without_key:
+        notes.append(f"{view.view}: {plural(view.without_key, 'spine row')} without a key or an instant found nothing.")
+    if view.hidden:
+        notes.append(
+            f"{view.view}: for {plural(view.hidden, 'spine row')} a later correction was hidden, "
+            'as it was not known yet (corrections="latest" asks for it).'
+        )
+    if view.rows_excluded:
+        notes.append(f"{view.view}: {plural(view.rows_excluded, 'row')} of the source without an event timestamp.")
+    return notes

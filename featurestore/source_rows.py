@@ -1,0 +1,136 @@
+"""The rows of a view's source: SQL with bounds on their times, so that whole files are skipped, and what is skipped."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from featurestore.binding import BoundView
+from lakehouse.scan import Predicate, prune
+from lakehouse.types import TableName, quote, quote_literal
+
+if TYPE_CHECKING:
+    from lakehouse.delta import DataFile
+    from lakehouse.session import Session
+
+__all__ = ["Files", "Span", "files_read", "rows_sql", "undated_sql"]
+
+_WHOLE_TABLE = re.compile(r'select \* from ("\w+"\."\w+")\Z')
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# Years 1 to 9999, µs: what literals can spell.
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Event timestamps from ``low`` to ``high``, both included, µs; None is unbounded."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def joined(self, other: Span) -> Span:
+        """Return the least span that holds both; one whose end is before its beginning holds nothing."""
+        if self.low is not None and self.high is not None and self.high < self.low:
+            return other
+        low = None if self.low is None or other.low is None else min(self.low, other.low)
+        high = None if self.high is None or other.high is None else max(self.high, other.high)
+        return Span(low, high)
+
+    @property
+    def comparisons(self) -> list[tuple[str, dt.datetime]]:
+        """What can be spelled of it: comparisons that every row within fulfils."""
+        found = []
+        if self.low is not None and self.low >= _FIRST:
+            found.append((">=", _moment(min(self.low, _LAST))))
+        if self.high is not None and self.high <= _LAST:
+            found.append(("<=", _moment(max(self.high, _FIRST))))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How many files of the lake are read, and how many are skipped by their statistics."""
+
+    read: int
+    skipped: int
+
+
+def _moment(micros: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def rows_sql(session: Session, view: BoundView, columns: Sequence[str], span: Span) -> str:
+    """Return a SELECT of columns of the source's rows, to run on the session's connection.
+
+    Rows outside of the span may be among them, and rows without an event timestamp. What the SELECT needs is made in
+    the session.
+    """
+    names = list(dict.fromkeys(columns))
+    listed = ", ".join(quote(name) for name in names) or "1"
+    return session.prepare(f"select {listed} from {_from(view)}{_where(view, span)}")
+
+
+def undated_sql(session: Session, view: BoundView) -> str:
+    """Return a SELECT of the number of rows that have no event timestamp, or an infinite one."""
+    time = quote(view.event_timestamp)
+    return session.prepare(f"select count(*) from {_from(view)} where not coalesce(isfinite({time}), false)")
+
+
+def files_read(session: Session, view: BoundView, span: Span) -> Files:
+    """Return how many files of the source's tables `rows_sql` reads and skips, as far as the lake's log tells.
+
+    A SELECT as the source reads whole tables, as far as the log tells.
+    """
+    table = _table(view)
+    if table is None:
+        return Files(sum(len(_files(session, name)) for name in _tables(session, view)), 0)
+    files = _files(session, table)
+    if table not in session.snapshot.tables:
+        return Files(len(files), 0)
+    schema = session.snapshot.schema(table)
+    names = {column.name.lower(): column.name for column in schema.columns}
+    column = names.get(view.event_timestamp.lower(), view.event_timestamp)
+    wanted = [Predicate(column, op, (moment,)) for op, moment in span.comparisons]  # type: ignore[arg-type]
+    kept = prune(files, schema, wanted)
+    return Files(len(kept), len(files) - len(kept))
+
+
+def _from(view: BoundView) -> str:
+    whole = _WHOLE_TABLE.match(view.source)
+    # A SELECT on the table itself: its conditions then choose files. The line end closes a comment.
+    return whole[1] if whole else f"({view.source}\n) s"
+
+
+def _where(view: BoundView, span: Span) -> str:
+    conditions = [
+        f"{quote(view.event_timestamp)} {op} timestamptz {quote_literal(_spelled(moment))}"
+        for op, moment in span.comparisons
+    ]
+    return f" where {' and '.join(conditions)}" if conditions else ""
+
+
+def _spelled(moment: dt.datetime) -> str:
+    return f"{moment.replace(tzinfo=None).isoformat(sep=' ', timespec='microseconds')}+00"
+
+
+def _table(view: BoundView) -> TableName | None:
+    whole = _WHOLE_TABLE.match(view.source)
+    return TableName.parse(whole[1].replace('"', "")) if whole else None
+
+
+def _tables(session: Session, view: BoundView) -> list[TableName]:
+    from lakehouse.session.statement import parse
+
+    statement = parse(session.connection.cursor(), view.source)
+    paths = {use.path[-2:] for use in statement.uses if len(use.path) > 1} if statement else set()
+    return sorted(TableName(schema.lower(), name.lower()) for schema, name in paths)
+
+
+def _files(session: Session, table: TableName) -> Sequence[DataFile]:
+    from lakehouse.sources import twin_table
+
+    stored = twin_table(table.name) if table.schema == "lake" else table
+    return session.snapshot.files(stored) if stored in session.snapshot.tables else ()
