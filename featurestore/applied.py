@@ -45,15 +45,23 @@ class AppliedView:
         return self.version[:_SHORT]
 
     def meaning(self, features: Collection[str]) -> str:
-        """Return a hash that changes whenever answers for these features may; other features may come and go.
+        """Return a hash that changes whenever values of these features may.
+
+        Features of windows stand by themselves. Plain features decide between rows of one instant, in the order of
+        definition: those before the last one asked for count too, those after it only see rows that agree in all
+        before. (Statuses may still change: a longer window finds events where there were none.)
 
         Raises
         ------
         DefinitionError
             If the view has no such feature.
         """
-        kept = sorted((self.bound.feature(name) for name in set(features)), key=lambda feature: feature.name)
-        bound = {**_said(self.bound), "inputs": None, "features": msgspec.to_builtins(kept)}
+        wanted = {self.bound.feature(name).name for name in features}
+        places = [place for place, feature in enumerate(self.bound.features) if feature.name in wanted]
+        deciding = self.bound.features[: places[-1] + 1] if places else ()
+        if self.bound.is_aggregate:
+            deciding = tuple(sorted((self.bound.features[place] for place in places), key=lambda f: f.name))
+        bound = {**_said(self.bound), "inputs": None, "features": msgspec.to_builtins(deciding)}
         return _hash({"bound": bound, "upstream": dict(self.upstream)})
 
 

@@ -11,6 +11,7 @@ from featurestore.applied import AppliedView, ServiceVersion
 from featurestore.binding import BoundFeature, BoundView
 from featurestore.definitions import Entity, Projection
 from featurestore.documents import checked
+from featurestore.durations import duration_text
 from lakehouse.types import plural
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "DefinitionPlan",
     "Difference",
     "changed_models",
-    "duration_text",
     "entity_difference",
     "service_difference",
     "source_text",
@@ -30,7 +30,6 @@ Kind = Literal["entity", "feature view", "feature service"]
 
 _SIGNS: Mapping[Action, str] = {"add": "+", "change": "~", "remove": "-", "keep": "=", "unchanged": " "}
 _ELSEWHERE = frozenset({"name", "features", "aggregates"})
-_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +264,6 @@ def _part(projection: Projection) -> str:
 def source_text(source: str) -> str:
     """Return a view's source in one line."""
     return " ".join(source.split())
-
-
-def duration_text(micros: int) -> str:
-    """Return µs in the greatest unit that divides them: ``90m``, ``7d``."""
-    unit, size = next((unit, size) for unit, size in _UNITS if micros % size == 0)
-    return f"{micros // size}{unit}"
 
 
 def _taken(asked: Sequence[Projection]) -> dict[str, str]:

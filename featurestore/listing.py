@@ -8,7 +8,8 @@ from typing import Any
 from featurestore.applied import AppliedView, Definitions, ServiceVersion
 from featurestore.binding import BoundFeature
 from featurestore.definitions import Aggregate, Entity
-from featurestore.differences import duration_text, source_text
+from featurestore.differences import source_text
+from featurestore.durations import duration_text
 from lakehouse.errors import RequestError, near
 
 __all__ = ["features_list", "features_show"]

@@ -525,6 +525,16 @@ def test_a_version_of_a_service_takes_what_it_took(lake: DefinitionLake):
     assert "Ask for tips@3" in str(caught.value)
 
 
+def test_plain_features_before_those_asked_for_decide_between_rows_of_one_instant(lake: DefinitionLake):
+    service = FeatureService("paid", ["last_trip:paid"])
+    first = replace(LAST, features=[Feature("paid"), Feature("zone", None)], entities=[])
+    lake.apply([first, service], prune=True)
+    lake.apply([replace(first, features=[Feature("paid"), Feature("fare")]), service])
+    assert lake.definitions.service("paid").version == 1
+    lake.apply([replace(first, features=[Feature("fare"), Feature("paid")]), service])
+    assert lake.definitions.service("paid").version == 2
+
+
 def test_nothing_applied_yet(fresh: DefinitionLake):
     with pytest.raises(RequestError, match="penstock apply"):
         fresh.definitions.projections("tips")
