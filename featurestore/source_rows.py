@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.binding import BoundView
+from featurestore.binding import TIMESTAMPTZ, BoundView, Column
+from lakehouse.errors import RequestError
 from lakehouse.scan import Predicate, prune
 from lakehouse.types import TableName, quote, quote_literal
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lakehouse.delta import DataFile
     from lakehouse.session import Session
 
-__all__ = ["Files", "Span", "files_read", "rows_sql", "undated_sql"]
+__all__ = ["Files", "Span", "check_source", "files_read", "rows_sql", "undated_sql"]
 
 _WHOLE_TABLE = re.compile(r'select \* from ("\w+"\."\w+")\Z')
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -60,6 +61,36 @@ class Files:
 
 def _moment(micros: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def check_source(session: Session, view: BoundView) -> None:
+    """Refuse a source that is not what the view was bound to.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read at all, or one of the view's columns is gone or has another type, with both types.
+    """
+    where, hint = f"feature view {view.name!r}", "Adapt the definition, and run penstock apply."
+    try:
+        found = {name.lower(): type_ for name, type_ in session.describe(view.source)}
+    except RequestError as error:
+        raise RequestError(
+            f"the source cannot be read: {error.what}", where=where, hint=f"{error.hint} {hint}" if error.hint else hint
+        ) from error
+    for column in _columns(view):
+        type_ = found.get(column.name.lower())
+        if type_ is None:
+            raise RequestError(f"the source has no column {column.name!r} any more", where=where, hint=hint)
+        if type_ != column.type:
+            raise RequestError(
+                f"the source's column {column.name!r} is of type {type_} now, not {column.type}", where=where, hint=hint
+            )
+
+
+def _columns(view: BoundView) -> list[Column]:
+    times = [name for name in (view.event_timestamp, view.created_timestamp) if name]
+    return [*view.keys, *(Column(name, TIMESTAMPTZ) for name in times), *view.tie_breaker, *view.inputs]
 
 
 def rows_sql(session: Session, view: BoundView, columns: Sequence[str], span: Span) -> str:

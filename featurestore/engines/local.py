@@ -27,7 +27,7 @@ from featurestore.pit import (
 )
 from featurestore.request import Asked
 from featurestore.slots import Slots
-from featurestore.source_rows import Files, Span, files_read, rows_sql, undated_sql
+from featurestore.source_rows import Files, Span, check_source, files_read, rows_sql, undated_sql
 from featurestore.spine import Entities, Spine, entities
 from featurestore.statuses import EXPIRED, NOT_FOUND, NULL, PRESENT
 from featurestore.windows import Counts, Extremes, Spans, Sums, boundaries, decimals
@@ -50,6 +50,7 @@ class LocalEngine:
     def answer(self, session: Session, spine: Spine, asked: Asked, *, corrections: Corrections) -> Answer:
         """See `featurestore.engines.OfflineEngine`."""
         known = entities(spine, asked)
+        check_source(session, asked.view)
         if asked.view.is_aggregate:
             return _Aggregates(session, spine, asked, known).answer()
         return _Lookups(session, spine, asked, known, corrections).answer()
