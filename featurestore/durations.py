@@ -7,7 +7,7 @@ import re
 
 from lakehouse.errors import DefinitionError
 
-__all__ = ["Duration", "canonical_duration", "micros"]
+__all__ = ["Duration", "canonical_duration", "duration_text", "micros"]
 
 Duration = str | dt.timedelta
 """``"90s"``, ``"5m"``, ``"1h"``, ``"7d"``, ``"2w"`` (also ``ms`` and ``us``), or a `datetime.timedelta`."""
@@ -34,9 +34,7 @@ def canonical_duration(value: Duration, *, what: str = "a duration") -> str:
         If it is no duration, or negative, or longer than a hundred years.
     """
     if isinstance(value, dt.timedelta):
-        total = value // dt.timedelta(microseconds=1)
-        unit = next((unit for unit in ("d", "h", "m", "s", "ms") if total and total % _MICROS[unit] == 0), "us")
-        text = f"{total // _MICROS[unit]}{unit}" if total else "0s"
+        text = duration_text(value // dt.timedelta(microseconds=1)) if value else "0s"
     else:
         text = value.strip() if isinstance(value, str) else ""
     match = _DURATION.match(text)
@@ -53,3 +51,9 @@ def micros(duration: str) -> int:
     if match is None:
         raise DefinitionError(f"{duration!r} is not a duration")
     return int(match[1]) * _MICROS[match[2]]
+
+
+def duration_text(micros: int) -> str:
+    """Return µs in the greatest unit up to days that divides them: ``90m``, ``7d``."""
+    unit = next(unit for unit in ("d", "h", "m", "s", "ms", "us") if micros % _MICROS[unit] == 0)
+    return f"{micros // _MICROS[unit]}{unit}"
