@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import machine
 
-NAMES = ("scan", "landing", "startup")
+NAMES = ("scan", "landing", "startup", "retrieval")
 
 
 def main() -> None:
