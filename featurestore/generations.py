@@ -7,22 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from featurestore.binding import BoundView
 from lakehouse.errors import CatalogDamagedError, ConflictError, FormatTooNewError, RequestError
 
-__all__ = [
-    "FORMAT",
-    "Manifest",
-    "ViewFile",
-    "check_succession",
-    "published_after",
-    "sealed",
-    "unsealed",
-]
+__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "published_after", "raced"]
 
 FORMAT = 1
 
@@ -49,6 +41,9 @@ class ViewFile(msgspec.Struct, frozen=True):
         How many keys it holds.
     tail
         How many rows of it lie in the future of the generation's instant and are applied when they are read.
+    inputs
+        What identifies the content of the tables that it was built from, so that it can be kept while they stay the
+        same; None where that is not known.
     """
 
     view: BoundView
@@ -57,6 +52,7 @@ class ViewFile(msgspec.Struct, frozen=True):
     sha256: str
     entities: int
     tail: int = 0
+    inputs: dict[str, str] | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -83,7 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
     execution
         Id of the execution that built it; may be empty.
     sha256
-        Over everything else; filled in by `sealed`.
+        Over everything else. Make manifests with `Manifest.sealed`, which fills it in.
     """
 
     id: str
@@ -103,54 +99,80 @@ class Manifest(msgspec.Struct, frozen=True):
         """The names of all its files."""
         return frozenset(view.file for view in self.views.values())
 
+    @classmethod
+    def sealed(
+        cls,
+        *,
+        id: str,  # noqa: A002 - the field's name
+        lake: str,
+        snapshot: int,
+        at: int,
+        built_at: str,
+        views: Mapping[str, ViewFile],
+        definitions: str = "",
+        execution: str = "",
+    ) -> Manifest:
+        """Return a manifest with its hash.
 
-def _digest(manifest: Manifest) -> str:
-    fields = {key: value for key, value in msgspec.to_builtins(manifest).items() if key != "sha256"}
-    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+        Raises
+        ------
+        RequestError
+            If its id or a file's name is none that a store can have.
+        """
+        manifest = cls(id, lake, snapshot, at, built_at, dict(views), definitions, execution)
+        for name in (id, *manifest.files):
+            if not _FILE.match(name):
+                raise RequestError(f"{name!r} can't be the name of a generation or of its file")
+        return msgspec.structs.replace(manifest, sha256=manifest.digest())
 
+    @classmethod
+    def from_bytes(cls, data: bytes, id_: str, place: str) -> Manifest:
+        """Return the manifest that a file holds, checked against its hash.
 
-def sealed(manifest: Manifest) -> bytes:
-    """Return the manifest's file content, its own hash included.
+        Parameters
+        ----------
+        data
+            What `to_bytes` returned.
+        id_
+            The generation that it must be.
+        place
+            What an error calls the file.
 
-    Raises
-    ------
-    RequestError
-        If its id or a file's name is none that a store can have.
-    """
-    for name in (manifest.id, *manifest.files):
-        if not _FILE.match(name):
-            raise RequestError(f"{name!r} can't be the name of a generation or of its file")
-    return msgspec.json.encode(msgspec.structs.replace(manifest, sha256=_digest(manifest)))
-
-
-def unsealed(data: bytes, id_: str, place: str) -> Manifest:
-    """Return the manifest that a file holds, checked against its hash.
-
-    Raises
-    ------
-    CatalogDamagedError
-        If the content is not what was written, or is another generation.
-    FormatTooNewError
-        If a newer Penstock wrote it in a form that this one cannot read.
-    """
-    try:
-        head = msgspec.json.decode(data)
-        if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-            raise FormatTooNewError(
-                f"generation {id_} needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
-                where=place,
-                hint="Install a newer Penstock.",
+        Raises
+        ------
+        CatalogDamagedError
+            If the content is not what was written, or is another generation.
+        FormatTooNewError
+            If a newer Penstock wrote it in a form that this one cannot read.
+        """
+        try:
+            head = msgspec.json.decode(data)
+            if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
+                raise FormatTooNewError(
+                    f"generation {id_} needs a reader of format {head['min_reader']}, this Penstock reads format "
+                    f"{FORMAT}",
+                    where=place,
+                    hint="Install a newer Penstock.",
+                )
+            manifest = msgspec.convert(head, cls)
+        # RecursionError: brackets without end; ValueError: text that is no UTF-8.
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise CatalogDamagedError(f"generation {id_} cannot be read: {error}", where=place, hint=AGAIN) from error
+        names = (manifest.id, *manifest.files)
+        if manifest.sha256 != manifest.digest() or manifest.id != id_ or not all(map(_FILE.match, names)):
+            raise CatalogDamagedError(
+                f"generation {id_} is damaged: its content does not match its hash", where=place, hint=AGAIN
             )
-        manifest = msgspec.convert(head, Manifest)
-    # RecursionError: brackets without end; ValueError: text that is no UTF-8.
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CatalogDamagedError(f"generation {id_} cannot be read: {error}", where=place, hint=AGAIN) from error
-    whole = manifest.sha256 == _digest(manifest) and manifest.id == id_
-    if not whole or not all(_FILE.match(name) for name in (manifest.id, *manifest.files)):
-        raise CatalogDamagedError(
-            f"generation {id_} is damaged: its content does not match its hash", where=place, hint=AGAIN
-        )
-    return manifest
+        return manifest
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest's file content."""
+        return msgspec.json.encode(self)
+
+    def digest(self) -> str:
+        """Return the SHA-256 over everything but the hash itself."""
+        fields = {key: value for key, value in msgspec.to_builtins(self).items() if key != "sha256"}
+        return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
 
 
 def check_succession(current: Manifest | None, following: Manifest) -> None:

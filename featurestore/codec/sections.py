@@ -27,6 +27,7 @@ _HEAD = struct.Struct("<BB")
 _COUNT = struct.Struct("<I")
 _ONE = struct.Struct("<BBIqI")  # the whole of a value with one section of one row, but the row
 _PER_ROW = 12
+_ONE_ROW: list[tuple[int, int]] = [(1, _HEAD.size + _COUNT.size)]  # per section: its rows, where its stamps start
 _LONGEST = 2**32 - 1
 _MOST_SECTIONS = 255
 
@@ -90,8 +91,11 @@ class Sections:
 
     def __init__(self, buffer: Buffer) -> None:
         self.buffer = buffer
-        self._places: list[tuple[int, int]] = []  # per section: rows, where its stamps start
+        self._places = _ONE_ROW
         size = len(buffer)
+        if only_row(buffer) is not None:
+            return
+        self._places = []
         try:
             format_, sections = _HEAD.unpack_from(buffer)
             if format_ != FORMAT:
@@ -135,6 +139,8 @@ class Sections:
         count, at = self._places[section]
         if not 0 <= number < count:
             raise IndexError(number)
+        if self._places is _ONE_ROW:
+            return _ONE.size, len(self.buffer)
         ends = at + 8 * count
         base = at + _PER_ROW * count
         (end,) = _COUNT.unpack_from(self.buffer, ends + 4 * number)

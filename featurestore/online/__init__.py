@@ -7,15 +7,15 @@ current generation. `featurestore.testing.online_store` has the contract suite t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from featurestore.generations import Manifest
+from lakehouse.errors import PenstockError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Batch", "Collected", "OnlineStore", "Reader", "Written"]
+__all__ = ["Batch", "OnlineStore", "Reader", "Written"]
 
 Batch = tuple["pa.LargeBinaryArray", "pa.LargeBinaryArray"]
 """Keys and values of equal length, without nulls; keys have 1 to 500 bytes."""
@@ -27,25 +27,6 @@ class Written(NamedTuple):
     file: str
     size: int
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What `OnlineStore.collect` deleted.
-
-    Parameters
-    ----------
-    generations
-        Ids, oldest first.
-    files
-        Names of files, orphans of killed builds included.
-    size
-        Bytes.
-    """
-
-    generations: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    size: int = 0
 
 
 class Reader(Protocol):
@@ -85,7 +66,11 @@ class Reader(Protocol):
 class OnlineStore(Protocol):
     """Immutable files, manifests, and a pointer that flips."""
 
-    def write(self, name: str, batches: Iterable[Batch]) -> Written:
+    def write(self, name: str, keys: pa.LargeBinaryArray, values: pa.LargeBinaryArray) -> Written:
+        """Build a file of keys and values beside the live ones; `write_batches` with one batch."""
+        ...
+
+    def write_batches(self, name: str, batches: Iterable[Batch]) -> Written:
         """Build a file of keys and values beside the live ones.
 
         Nobody sees it before a manifest that names it is published. Until then it is safe from `collect`, as long as
@@ -94,10 +79,10 @@ class OnlineStore(Protocol):
         Parameters
         ----------
         name
-            The view; the file's name begins with it.
+            The view: letters, digits and underscores. The file's name begins with it.
         batches
-            One batch or many. Their keys need not be sorted, but it is fastest, and takes memory for one batch only,
-            when the batches follow one another in key order.
+            Their keys need not be sorted, but it is fastest, and takes memory for one batch only, when the batches
+            follow one another in key order.
 
         Raises
         ------
@@ -153,10 +138,14 @@ class OnlineStore(Protocol):
     def open(self, manifest: Manifest, views: Iterable[str] | None = None) -> Reader:
         """Open a generation, or some of its views, for lookups.
 
+        Every file is checked against its SHA-256, once per process.
+
         Raises
         ------
         CatalogDamagedError
             If a file of these views is missing or not what its SHA-256 says.
+        ConflictError
+            If the generation was collected meanwhile: ask for the current one again.
         RequestError
             If there is no such view.
         """
@@ -179,14 +168,24 @@ class OnlineStore(Protocol):
         """
         ...
 
-    def collect(self, keep: int) -> Collected:
+    def collect(self, keep: int) -> list[str]:
         """Delete all generations but the newest ones and the current one, and files that no generation has.
 
         Readers that have a deleted generation open go on reading it. What a live process is building stays.
+
+        Parameters
+        ----------
+        keep
+            How many; at least 1.
+
+        Returns
+        -------
+        list of str
+            Ids of the generations that are gone, oldest first.
         """
         ...
 
-    def check(self) -> list[Exception]:
+    def check(self) -> list[PenstockError]:
         """Return what is wrong with the pointer, the published generations and their files, each an error to show."""
         ...
 
