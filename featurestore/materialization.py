@@ -1,0 +1,299 @@
+"""From a snapshot to an online generation: one manifest for all online views, published by one flip.
+
+The new files are built and checked beside the live generation; readers see the old one whole until the flip, and the
+new one whole after it. Views whose source and definition have not changed keep their file.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from featurestore.folding import fold
+from featurestore.generations import Manifest, ViewFile, check_succession
+from featurestore.instants import instant_micros, micros_text
+from featurestore.registry import bound_views
+from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
+from lakehouse.metadata import Executions
+from lakehouse.pins import Pins
+from lakehouse.session import Session
+from lakehouse.types import new_ulid, utc_text
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from featurestore.binding import BoundView
+    from featurestore.online import OnlineStore
+    from featurestore.registry import Definitions
+    from lakehouse.catalog import Snapshot
+    from lakehouse.settings import Settings
+
+__all__ = ["KEPT_GENERATIONS", "MaterializationReport", "ViewReport", "materialize"]
+
+KEPT_GENERATIONS = 3
+"""How many generations stay on disk, for readers that still have one open and for `rollback`."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewReport:
+    """One view of a generation.
+
+    Parameters
+    ----------
+    view
+        Its name.
+    entities
+        Entities that it answers for.
+    tail
+        Rows that become visible after the generation's instant.
+    bytes
+        Size of its file.
+    reused
+        Whether the file of the generation before still holds.
+    seconds
+        What building it took.
+    """
+
+    view: str
+    entities: int
+    tail: int
+    bytes: int
+    reused: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MaterializationReport:
+    """What a materialization did.
+
+    Parameters
+    ----------
+    generation
+        Id of the current generation.
+    snapshot
+        What it was built from.
+    at
+        Its instant, UTC text: it answers for every later one.
+    views
+        Its views.
+    published
+        False if the generation before is exactly this one, so that there was nothing to do.
+    seconds
+        What all of it took.
+    """
+
+    generation: str
+    snapshot: int
+    at: str
+    views: tuple[ViewReport, ...]
+    published: bool
+    seconds: float = field(compare=False)
+
+    def text(self) -> list[str]:
+        """Return the report, line by line."""
+        if not self.published:
+            return [f"Nothing to do: generation {self.generation} is of snapshot {self.snapshot} and for {self.at}."]
+        lines = []
+        for view in self.views:
+            tail = f" + {view.tail:,} rows that become visible later" if view.tail else ""
+            how = "unchanged, file kept" if view.reused else f"{view.seconds:.1f} s"
+            lines.append(f"{view.view}: {_count(view.entities)}{tail}, {view.bytes:,} bytes, {how}")
+        lines.append(f"serving generation {self.generation}: snapshot {self.snapshot}, for {self.at} and later")
+        return lines
+
+    def __repr__(self) -> str:
+        return "\n".join(self.text())
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _count(entities: int) -> str:
+    return f"{entities:,} {'entity' if entities == 1 else 'entities'}"
+
+
+def materialize(
+    snapshot: Snapshot,
+    settings: Settings,
+    definitions: Definitions,
+    store: OnlineStore,
+    *,
+    at: dt.datetime | str | None = None,
+    full: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> MaterializationReport:
+    """Build the generation of a snapshot's online views for an instant, and make it the one that is served.
+
+    Parameters
+    ----------
+    snapshot
+        What is read.
+    definitions
+        Those of the snapshot.
+    at
+        The instant; None is now. The generation answers exactly for every later one.
+    full
+        Build every file anew.
+    force
+        Replace a generation of a newer snapshot, or one for a later instant.
+
+    Raises
+    ------
+    RequestError
+        If there is no online view; if the served generation is of a newer snapshot or for a later instant.
+    ConflictError
+        If another materialization published meanwhile.
+    """
+    started = time.monotonic()
+    catalog = snapshot.catalog
+    instant = instant_micros(catalog.clock() if at is None else at)
+    run = _Materialization(snapshot, settings, store, instant, progress or (lambda _done, _all, _view: None))
+    expected = store.current_id()
+    current = run.current(force=force)
+    names = [name for name, view in definitions.views.items() if view.definition.online]
+    if not names:
+        raise RequestError("no feature view is online", hint="Apply definitions with online views: penstock apply")
+    executions = Executions(catalog.storage, catalog.clock)
+    with Session(snapshot, memory=settings.resources.memory, threads=settings.resources.threads) as session:
+        bound = bound_views(definitions, session, names)
+        inputs = {name: run.inputs(bound[name], session) for name in names}
+        if current is not None and not full and run.is_same(current, bound, inputs):
+            return run.report(current, published=False, seconds=time.monotonic() - started)
+        execution = executions.start(
+            "materialize", {"snapshot": snapshot.number, "at": micros_text(instant), "views": names}
+        )
+        try:
+            manifest = run.build(bound, inputs, None if full else current, session, execution)
+            run.publish(manifest, expected, force=force)
+        except BaseException as error:
+            what = error.what if isinstance(error, PenstockError) else type(error).__name__
+            executions.finish(execution, "FAILED", error=what)
+            raise
+    counts = {name: file.entities for name, file in manifest.views.items()}
+    executions.finish(execution, "COMPLETE", counts=counts, snapshot=snapshot.number)
+    return run.report(manifest, published=True, seconds=time.monotonic() - started)
+
+
+class _Materialization:
+    """One run: its snapshot, instant and store."""
+
+    def __init__(self, snapshot: Snapshot, settings: Settings, store: OnlineStore, at: int, progress: Progress) -> None:
+        self._snapshot = snapshot
+        self._settings = settings
+        self._store = store
+        self._at = at
+        self._progress = progress
+        self._done: dict[str, ViewReport] = {}
+
+    def current(self, *, force: bool) -> Manifest | None:
+        """Return the served generation after making sure that this one may follow it."""
+        try:
+            current = self._store.current()
+        except CatalogDamagedError:
+            if force:
+                return None
+            raise
+        if current is None or force:
+            return current
+        check_succession(current, self._manifest({}, "", ""))
+        if current.at > self._at:
+            raise RequestError(
+                f"the served generation is for {micros_text(current.at)}, later than {micros_text(self._at)}",
+                hint="To go back on purpose: penstock materialize --force.",
+            )
+        return current
+
+    def inputs(self, view: BoundView, session: Session) -> dict[str, str] | None:
+        """Return what identifies the content that a view reads, or None if that can't be told from the catalog."""
+        names = session.tables_of(view.source)
+        stored = {str(name): self._snapshot.entry.tables.get(str(name)) for name in names}
+        if any(entry is None for entry in stored.values()):
+            return None
+        return {name: f"{entry.schema}/{entry.files_sha256}" for name, entry in stored.items() if entry is not None}
+
+    def is_same(
+        self, current: Manifest, bound: Mapping[str, BoundView], inputs: Mapping[str, dict[str, str] | None]
+    ) -> bool:
+        """Return whether the served generation is the one that would be built."""
+        return (
+            current.snapshot == self._snapshot.number
+            and current.at == self._at
+            and current.views.keys() == bound.keys()
+            and all(self._holds(current.views[name], bound[name], inputs[name]) for name in bound)
+        )
+
+    @staticmethod
+    def _holds(file: ViewFile, view: BoundView, inputs: dict[str, str] | None) -> bool:
+        return inputs is not None and file.inputs == inputs and file.view == view
+
+    def build(
+        self,
+        bound: Mapping[str, BoundView],
+        inputs: Mapping[str, dict[str, str] | None],
+        current: Manifest | None,
+        session: Session,
+        execution: str,
+    ) -> Manifest:
+        """Write the files that have to be written, and return the manifest."""
+        files: dict[str, ViewFile] = {}
+        for place, (name, view) in enumerate(bound.items()):
+            self._progress(place, len(bound), name)
+            started = time.monotonic()
+            old = current.views.get(name) if current is not None and current.at <= self._at else None
+            reused = old is not None and self._holds(old, view, inputs[name])
+            files[name] = old if reused and old is not None else self._file(view, inputs[name], session)
+            self._done[name] = _view_report(files[name], reused=reused, seconds=time.monotonic() - started)
+        self._progress(len(bound), len(bound), "")
+        return self._manifest(files, execution, new_ulid(self._snapshot.catalog.clock()))
+
+    def _manifest(self, files: dict[str, ViewFile], execution: str, generation: str) -> Manifest:
+        return Manifest(
+            id=generation,
+            lake=self._snapshot.catalog.identity,
+            snapshot=self._snapshot.number,
+            at=self._at,
+            built_at=utc_text(self._snapshot.catalog.clock()),
+            views=files,
+            definitions=self._snapshot.entry.definitions or "",
+            execution=execution,
+        )
+
+    def _file(self, view: BoundView, inputs: dict[str, str] | None, session: Session) -> ViewFile:
+        folded = fold(view, session, self._at)
+        written = self._store.write(view.name, folded.keys, folded.values)
+        return ViewFile(view, *written, len(folded.keys), folded.tail, inputs)
+
+    def publish(self, manifest: Manifest, expected: str | None, *, force: bool) -> None:
+        """Pin the snapshot, flip, and give up what nobody can be flipped back to any more."""
+        pins = Pins(self._snapshot.storage, self._snapshot.catalog.clock)
+        pins.pin(_pin(manifest.id), manifest.snapshot, f"online generation {manifest.id}")
+        try:
+            self._store.publish(manifest, expected=expected, force=force)
+        except BaseException:
+            pins.unpin(_pin(manifest.id))
+            raise
+        for gone in self._store.collect(KEPT_GENERATIONS):
+            pins.unpin(_pin(gone))
+
+    def report(self, manifest: Manifest, *, published: bool, seconds: float) -> MaterializationReport:
+        views = tuple(
+            self._done.get(name) or _view_report(file, reused=True, seconds=0.0)
+            for name, file in manifest.views.items()
+        )
+        return MaterializationReport(
+            manifest.id, manifest.snapshot, micros_text(manifest.at), views, published, seconds
+        )
+
+
+def _view_report(file: ViewFile, *, reused: bool, seconds: float) -> ViewReport:
+    return ViewReport(file.view.name, file.entities, file.tail, file.size, reused, seconds)
+
+
+def _pin(generation: str) -> str:
+    return f"generation.{generation}"

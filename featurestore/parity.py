@@ -1,0 +1,334 @@
+"""Proof that online equals offline: sampled answers are computed both ways and compared, value for value.
+
+The offline side runs at the snapshot that the generation was built from, so a difference is never one of age.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import html
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from featurestore.codec import KeyCodec, arrow_type
+from featurestore.instants import micros_text
+from featurestore.request import Asked, resolve
+from featurestore.retrieval import retrieve
+from featurestore.statuses import STATUSES
+from lakehouse.errors import RequestError
+
+if TYPE_CHECKING:
+    from featurestore.binding import BoundView
+    from featurestore.definitions import Projection
+    from featurestore.generations import Manifest
+    from featurestore.online import OnlineStore
+    from featurestore.serving import Serving
+    from lakehouse.catalog import Snapshot
+    from lakehouse.settings import Settings
+
+__all__ = ["Mismatch", "ParityReport", "verify"]
+
+_TIME = "_asked_at"
+_SHOWN = 10
+_SCAN = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One value that differs.
+
+    Parameters
+    ----------
+    entity
+        The join keys.
+    at
+        The instant asked for, UTC text.
+    feature
+        The answer's column.
+    online, offline
+        The value and status on either side.
+    """
+
+    entity: Mapping[str, Any]
+    at: str
+    feature: str
+    online: tuple[Any, str]
+    offline: tuple[Any, str]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared, and what differed.
+
+    Parameters
+    ----------
+    service
+        What was asked for.
+    generation, snapshot, at
+        The generation, its snapshot, and its instant (UTC text).
+    rows
+        Pairs of entity and instant that were asked both ways.
+    instants
+        Distinct instants among them.
+    values
+        Values compared: rows × features.
+    statuses
+        How often each status was the answer offline; they add up to ``values``.
+    mismatches
+        The differing values.
+    """
+
+    service: str
+    generation: str
+    snapshot: int
+    at: str
+    rows: int
+    instants: int
+    values: int
+    statuses: Mapping[str, int]
+    mismatches: tuple[Mismatch, ...] = field(default=())
+
+    @property
+    def same(self) -> bool:
+        """Whether every value and status was the same."""
+        return not self.mismatches
+
+    def text(self) -> list[str]:
+        """Return the report, line by line."""
+        counted = " + ".join(f"{count:,} {name}" for name, count in self.statuses.items())
+        same, asked = f"{self.values - len(self.mismatches):,}", f"{self.rows:,} entities at {self.instants:,} instants"
+        lines = [
+            f"{self.service}: {same} of {self.values:,} values are the same online and offline ({asked})",
+            f"  {self.values:,} = {counted}",
+            f"  generation {self.generation} of snapshot {self.snapshot}, instants from {self.at} on",
+        ]
+        for mismatch in self.mismatches[:_SHOWN]:
+            entity = ", ".join(f"{key}={value!r}" for key, value in mismatch.entity.items())
+            lines.append(
+                f"  DIFFERS {mismatch.feature} of {entity} at {mismatch.at}: online {_shown(mismatch.online)}, "
+                f"offline {_shown(mismatch.offline)}"
+            )
+        if len(self.mismatches) > _SHOWN:
+            lines.append(f"  … and {len(self.mismatches) - _SHOWN:,} more")
+        return lines
+
+    def __repr__(self) -> str:
+        return "\n".join(self.text())
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def verify(
+    store: OnlineStore,
+    serving: Serving,
+    snapshot: Snapshot,
+    settings: Settings,
+    projections: Sequence[Projection],
+    *,
+    service: str,
+    sample: int = 100,
+    seed: int = 0,
+) -> ParityReport:
+    """Ask for sampled entities at sampled instants online and offline, and compare.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot of the current generation.
+    service
+        How the report calls what was asked.
+    sample
+        Number of entities taken from the generation; a few that it can't know and null keys come on top.
+    seed
+        Of the sample; the same generation and seed give the same sample.
+
+    Raises
+    ------
+    RequestError
+        If there is no generation.
+    """
+    manifest = store.current()
+    if manifest is None:
+        raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
+    views = {name: file.view for name, file in manifest.views.items()}
+    asked = resolve(projections, views, full_feature_names=True)
+    chance = random.Random(f"{manifest.id}/{seed}")  # noqa: S311 - a sample, no secret
+    entities = _entities(store, manifest, asked, sample, chance)
+    rows = len(next(iter(entities.values()))) if entities else sample
+    question = _Question(projections, asked, entities, _instants(manifest, asked, rows, chance))
+    online = _online(serving, question)
+    offline = _offline(snapshot, settings, views, question)
+    counts = Counter(status for statuses in offline.statuses.values() for status in statuses)
+    return ParityReport(
+        service=service,
+        generation=manifest.id,
+        snapshot=manifest.snapshot,
+        at=micros_text(manifest.at),
+        rows=rows,
+        instants=len(set(question.instants)),
+        values=counts.total(),
+        statuses={status: counts[status] for status in STATUSES},
+        mismatches=tuple(_mismatches(question, online, offline)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What both sides are asked: features of entities, row by row at an instant of its own."""
+
+    projections: Sequence[Projection]
+    asked: Sequence[Asked]
+    entities: Mapping[str, list[Any]]
+    instants: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """One side's answer: values and statuses by column, row by row."""
+
+    values: dict[str, list[Any]]
+    statuses: dict[str, list[str]]
+
+
+# -- the sample -----------------------------------------------------------------------------------------------------
+
+
+def _entities(
+    store: OnlineStore, manifest: Manifest, asked: Sequence[Asked], sample: int, chance: random.Random
+) -> dict[str, list[Any]]:
+    """Return values for every join key that is asked for, as columns: known ones, unknown ones, nulls."""
+    columns: dict[str, list[Any]] = {}
+    reader = store.open(manifest)
+    try:
+        for one in asked:
+            fresh = [name for name in one.keys if name not in columns]
+            if not fresh:
+                continue
+            codec = KeyCodec([key.type for key in one.view.keys])
+            known = _sampled(reader.keys(one.view.name), codec, sample, chance)
+            for name in fresh:
+                place = one.keys.index(name)
+                values = [key[place] for key in known]
+                columns[name] = values
+    finally:
+        reader.close()
+    length = max([len(values) for values in columns.values()], default=0)
+    for name, values in columns.items():
+        if len(values) < length:
+            columns[name] = [values[i % len(values)] if values else None for i in range(length)]
+    for values in columns.values():
+        mixed = list(values)
+        chance.shuffle(mixed)
+        # Pairs that belong together, pairs that may not, and a null.
+        values.extend(mixed[: max(1, length // 10)])
+        values.append(None)
+    return columns
+
+
+def _sampled(keys: Any, codec: KeyCodec, sample: int, chance: random.Random) -> list[tuple[Any, ...]]:
+    """Return a uniform sample of the first many keys (reservoir sampling, algorithm R of Vitter 1985)."""
+    kept: list[tuple[Any, ...]] = []
+    seen = 0
+    for key in keys:
+        values = codec.decode(bytes(key))
+        if values is None:  # only its hash is stored
+            continue
+        seen += 1
+        if len(kept) < sample:
+            kept.append(values)
+        elif (place := chance.randrange(seen)) < sample:
+            kept[place] = values
+        if seen >= _SCAN:
+            break
+    return kept
+
+
+def _instants(manifest: Manifest, asked: Sequence[Asked], rows: int, chance: random.Random) -> list[int]:
+    """Return an instant for every row: the generation's own, and where values change: hops, windows, TTLs."""
+    at = manifest.at
+    steps = {0, 1}
+    for one in asked:
+        ttl, delay = one.view.ttl, one.view.delay
+        if ttl is not None:
+            steps |= {ttl + delay, ttl + delay + 1, ttl // 2}
+        for feature in one.features:
+            if feature.windowed is not None and feature.windowed.hop is not None:
+                hop, window = feature.windowed.hop, feature.windowed.window
+                boundary = hop - (at - delay) % hop
+                steps |= {boundary - 1, boundary, boundary + 1, boundary + window // 2, boundary + window}
+    known = sorted(steps)
+    few = [at + chance.choice(known) for _ in range(8)] + [at]
+    few += [at + chance.randrange(1, max(known) + 2) for _ in range(4)]
+    return [chance.choice(few) for _ in range(rows)]
+
+
+# -- both sides -----------------------------------------------------------------------------------------------------
+
+
+def _online(serving: Serving, question: _Question) -> _Cells:
+    """Ask online: one request for all rows of the same instant."""
+    places: dict[int, list[int]] = {}
+    for place, instant in enumerate(question.instants):
+        places.setdefault(instant, []).append(place)
+    names = [name for one in question.asked for name in one.names]
+    rows = len(question.instants)
+    cells = _Cells({name: [None] * rows for name in names}, {name: [""] * rows for name in names})
+    for instant, mine in places.items():
+        entities: Any = {name: [column[place] for place in mine] for name, column in question.entities.items()}
+        answer = serving.get(
+            question.projections, entities or [{}] * len(mine), at=_time(instant), full_feature_names=True
+        )
+        values, statuses = answer.to_arrow(), answer.statuses()
+        for name in names:
+            for place, value, status in zip(mine, values.column(name).to_pylist(), statuses[name], strict=True):
+                cells.values[name][place], cells.statuses[name][place] = value, status
+    return cells
+
+
+def _offline(snapshot: Snapshot, settings: Settings, views: Mapping[str, BoundView], question: _Question) -> _Cells:
+    """Ask offline: all rows at once."""
+    import pyarrow as pa
+
+    types = {name: key.type for one in question.asked for name, key in zip(one.keys, one.view.keys, strict=True)}
+    columns = {name: pa.array(column, arrow_type(types[name])) for name, column in question.entities.items()}
+    columns[_TIME] = pa.array(question.instants, pa.timestamp("us", "UTC"))
+    job = retrieve(
+        snapshot, settings, views, question.projections, pa.table(columns), timestamp=_TIME, full_feature_names=True
+    )
+    table, statuses = job.to_arrow(), job.statuses()
+    return _Cells(
+        {name: table.column(name).to_pylist() for name in statuses.column_names},
+        {name: statuses.column(name).to_pylist() for name in statuses.column_names},
+    )
+
+
+def _mismatches(question: _Question, online: _Cells, offline: _Cells) -> Iterator[Mismatch]:
+    for name, expected in offline.values.items():
+        for place, value in enumerate(expected):
+            want = (value, offline.statuses[name][place])
+            got = (online.values[name][place], online.statuses[name][place])
+            if want[1] != got[1] or not _same(want[0], got[0]):
+                entity = {key: column[place] for key, column in question.entities.items()}
+                yield Mismatch(entity, micros_text(question.instants[place]), name, got, want)
+
+
+def _time(instant: int) -> dt.datetime:
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=instant)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Return whether two values are the same to the last bit; any NaN is the same as any other."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float):
+        return repr(left) == repr(right)
+    return bool(left == right)
+
+
+def _shown(cell: tuple[Any, str]) -> str:
+    value, status = cell
+    return status if value is None else f"{value!r} ({status})"

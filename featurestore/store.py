@@ -1,0 +1,268 @@
+"""The `FeatureStore` façade: what users of Python type. It only delegates."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lakehouse.errors import RequestError
+from lakehouse.lake import Lake
+from lakehouse.types import AsOf, Clock, utc_now
+
+if TYPE_CHECKING:
+    from featurestore.applied import Definitions
+    from featurestore.definitions import Entity, FeatureService, FeatureView, Projection
+    from featurestore.generations import Manifest
+    from featurestore.materialization import MaterializationReport
+    from featurestore.online import OnlineStore
+    from featurestore.parity import ParityReport
+    from featurestore.registry import DefinitionPlan
+    from featurestore.response import OnlineFeatures
+    from featurestore.retrieval import RetrievalJob
+    from featurestore.serving import Serving
+    from featurestore.training import TrainingSet
+
+__all__ = ["FeatureStore"]
+
+
+class FeatureStore:
+    """Features of a lake: defined once, the same offline and online.
+
+    Parameters
+    ----------
+    path
+        As for `lakehouse.Lake`.
+    env
+        Name of an ``[env.NAME]`` section that overlays the settings.
+    clock
+        Returns the present instant.
+    repo_path
+        Another name for ``path``, for those who come from Feast.
+
+    Raises
+    ------
+    ProjectError
+        If there is neither a project nor a lake.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = ".",
+        *,
+        env: str | None = None,
+        clock: Clock = utc_now,
+        repo_path: str | Path | None = None,
+    ) -> None:
+        self.lake = Lake(path if repo_path is None else repo_path, env=env, clock=clock)
+        self._resolved: tuple[str, dict[Any, Sequence[Projection]]] = ("", {})
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({self.lake.storage.uri!r})"
+
+    # -- definitions ------------------------------------------------------------------------------------------------
+
+    def plan(
+        self, objects: Sequence[Entity | FeatureView | FeatureService] | None = None, *, prune: bool = False
+    ) -> DefinitionPlan:
+        """Return what `apply` would change. See `featurestore.registry.plan_definitions`.
+
+        Parameters
+        ----------
+        objects
+            Definitions; None takes those of ``features.py``.
+        prune
+            Whether those that are applied but not among the objects are to be removed.
+        """
+        from featurestore.registry import load_features, plan_definitions
+
+        wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
+        return plan_definitions(
+            self.lake.catalog.latest(), self.lake.settings, wanted, prune=prune, users=self._users_of
+        )
+
+    def apply(
+        self, objects: Sequence[Entity | FeatureView | FeatureService] | None = None, *, prune: bool = False
+    ) -> DefinitionPlan:
+        """Publish definitions. See `featurestore.registry.apply_definitions`; parameters as for `plan`."""
+        from featurestore.registry import apply_definitions, load_features
+
+        wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
+        return apply_definitions(self.lake.catalog, self.lake.settings, wanted, prune=prune, users=self._users_of)
+
+    def definitions(self, *, as_of: AsOf = None) -> Definitions:
+        """Return the entities, feature views and feature services of a snapshot."""
+        from featurestore.registry import read_definitions
+
+        return read_definitions(self.lake.catalog.resolve(as_of))
+
+    # -- offline ----------------------------------------------------------------------------------------------------
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: Any,
+        *,
+        timestamp: str | None = None,
+        timezone: str | None = None,
+        as_of: AsOf = None,
+        full_feature_names: bool = False,
+        corrections: Literal["known", "latest"] = "known",
+        definitions: Literal["pinned", "latest"] = "pinned",
+    ) -> RetrievalJob:
+        """Return the features of every spine row as they were known at its timestamp.
+
+        Parameters
+        ----------
+        entity_df
+            The spine: any Arrow-able frame (pandas, polars, pyarrow, DuckDB), a dict of lists, a list of dicts, or a
+            SELECT over the lake.
+        features
+            A service or its name, or a list of ``view:feature`` names, feature views and roles.
+        timestamp
+            The spine's column with the instants; None finds ``event_timestamp`` or the only timestamp column.
+        timezone
+            IANA zone of timestamps without one.
+        as_of
+            The snapshot that everything is read at; None for the newest.
+        full_feature_names
+            Name columns ``view__feature``.
+        corrections
+            ``known`` hides rows that were created after the asked instant; ``latest`` does not.
+        definitions
+            ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data.
+        """
+        from featurestore.registry import read_definitions
+        from featurestore.retrieval import retrieve
+
+        snapshot = self.lake.catalog.resolve(as_of)
+        known = read_definitions(snapshot if definitions == "pinned" else self.lake.catalog.latest())
+        return retrieve(
+            snapshot,
+            self.lake.settings,
+            known.bound,
+            known.projections(features),
+            self.lake.sql(entity_df, as_of=snapshot.number) if isinstance(entity_df, str) else entity_df,
+            timestamp=timestamp,
+            timezone=timezone,
+            full_feature_names=full_feature_names,
+            corrections=corrections,
+        )
+
+    def training_set(self, name: str, version: int | None = None) -> TrainingSet:
+        """Return a saved training set; its newest version if none is given."""
+        from featurestore.training import training_set
+
+        return training_set(self.lake, name, version)
+
+    def training_sets(self) -> list[dict[str, Any]]:
+        """Return the saved training sets, by name and version."""
+        from featurestore.training import training_sets
+
+        return training_sets(self.lake)
+
+    # -- online -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """Where the online generations are."""
+        from featurestore.online.lmdb import LmdbStore
+
+        return LmdbStore(self.lake.settings.online.path)
+
+    @cached_property
+    def _serving(self) -> Serving:
+        from featurestore.serving import Serving
+
+        return Serving(self.online, self.lake.catalog.clock)
+
+    def materialize(
+        self,
+        *,
+        as_of: AsOf = None,
+        at: dt.datetime | str | None = None,
+        full: bool = False,
+        force: bool = False,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> MaterializationReport:
+        """Build one online generation of all online views and serve it. See `featurestore.materialization`."""
+        from featurestore.materialization import materialize
+        from featurestore.registry import read_definitions
+
+        snapshot = self.lake.catalog.resolve(as_of)
+        return materialize(
+            snapshot,
+            self.lake.settings,
+            read_definitions(snapshot),
+            self.online,
+            at=at,
+            full=full,
+            force=force,
+            progress=progress,
+        )
+
+    def get_online_features(
+        self,
+        features: Any,
+        entity_rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+        *,
+        at: dt.datetime | str | None = None,
+        full_feature_names: bool = False,
+    ) -> OnlineFeatures:
+        """Return the features of entities as of now, or as of ``at``. See `featurestore.serving.Serving.get`."""
+        key, projections = self._asked(features)
+        return self._serving.get(projections, entity_rows, at=at, full_feature_names=full_feature_names, key=key)
+
+    def verify(self, features: Any, *, sample: int = 100, seed: int = 0) -> ParityReport:
+        """Compare online answers with offline ones, value for value. See `featurestore.parity.verify`."""
+        from featurestore.parity import verify
+
+        manifest = self._generation()
+        snapshot = self.lake.catalog.snapshot(manifest.snapshot)
+        return verify(
+            self.online,
+            self._serving,
+            snapshot,
+            self.lake.settings,
+            self._asked(features)[1],
+            service=features if isinstance(features, str) else getattr(features, "name", "features"),
+            sample=sample,
+            seed=seed,
+        )
+
+    # -- how --------------------------------------------------------------------------------------------------------
+
+    def _generation(self) -> Manifest:
+        """Return the generation that is served."""
+        manifest = self.online.current()
+        if manifest is None:
+            raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
+        return manifest
+
+    def _asked(self, features: Any) -> tuple[Any, Sequence[Projection]]:
+        """Return what is asked of the served generation, by its definitions, and what identifies it.
+
+        Working that out takes a look into the lake, so it is kept for as long as the generation is served.
+        """
+        manifest = self._generation()
+        if self._resolved[0] != manifest.id:
+            self._resolved = (manifest.id, {})
+        key: Any = tuple(features) if isinstance(features, list) else features
+        known = self._resolved[1]
+        try:
+            return key, known[key]
+        except KeyError:
+            known[key] = self.definitions(as_of=manifest.snapshot).projections(features)
+            return key, known[key]
+        except TypeError:  # definitions hold dicts and can't be keys
+            return None, self.definitions(as_of=manifest.snapshot).projections(features)
+
+    def _users_of(self, view: str) -> list[str]:
+        """Return what uses a feature view besides services: training sets, and the generation that is served."""
+        from featurestore.training import users_of_view
+
+        current = self.online.current()
+        served = [f"online generation {current.id}"] if current is not None and view in current.views else []
+        return [*users_of_view(self.lake, view), *served]
