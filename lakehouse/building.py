@@ -7,6 +7,7 @@ rewritten only if it holds a row whose key came again with a later record, all o
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING
 from lakehouse.catalog import Snapshot, TableChange
 from lakehouse.contracts import GateReport, gate
 from lakehouse.delta import DataFile, TableSchema, measure
-from lakehouse.errors import GateError, ModelError
+from lakehouse.errors import GateError, ModelError, StorageError
 from lakehouse.plan import Step, contract_schema, quarantine_table
 from lakehouse.quarantine import SCHEMA as QUARANTINE
 from lakehouse.quarantine import Origin, Reason, reasons_of, stage_rejected, stage_superseded
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import Session
+from lakehouse.storage import refusal
 from lakehouse.types import TableName, plural, quote, quote_literal
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = ["Build", "Built", "Overlay"]
 
 Overlay = dict[TableName, tuple[TableSchema, Sequence[DataFile]]]
 
+_PATH = re.compile(r"""["'\\](/[^"'\\]+)["'\\]""")
 _FILE_ROWS = 4_000_000
 _NAMED = 3
 
@@ -146,6 +149,12 @@ def _refuse_violations(model: Model, report: GateReport, reasons: Sequence[Reaso
     )
 
 
+def _refusal(error: Exception, lake: str) -> StorageError | None:
+    """Return the error about a full or forbidden disk: the lake's, or the one that DuckDB spills to."""
+    named = _PATH.search(str(error))
+    return refusal(error, named[1] if named else lake)
+
+
 @dataclass
 class _Run:
     """One model on one connection."""
@@ -177,7 +186,7 @@ class _Run:
             yield
         except duckdb.Error as error:
             own = (self.model.table, quarantine_table(self.model.table))
-            found = self.session.damage(error, *own)
+            found = self.session.damage(error, *own) or _refusal(error, self.build.snapshot.storage.uri)
             if found is None:
                 raise
             raise found from None
@@ -206,7 +215,7 @@ class _Run:
         try:
             self.connection.execute(f"create temp table _staged as\n{self.session.prepare(self.step.query)}\n")
         except duckdb.Error as error:
-            if self.session.damage(error) is not None:
+            if isinstance(error, duckdb.IOException) or self.session.damage(error) is not None:
                 raise
             # DuckDB's message shows the value; it goes to the user's terminal and nowhere else.
             raise ModelError(

@@ -115,17 +115,18 @@ def land(
     executions = Executions(catalog.storage, clock=catalog.clock)
     execution = executions.start("land", {"source": name, "files": str(len(files))})
     try:
-        report = _land(
-            lambda: _Load(
-                catalog=catalog,
-                name=name,
-                settings=settings,
-                prints=prints,
-                threads=threads,
-                execution=execution,
-                meter=meter,
-            ).run(started)
-        )
+        with catalog.storage.writing():
+            report = _land(
+                lambda: _Load(
+                    catalog=catalog,
+                    name=name,
+                    settings=settings,
+                    prints=prints,
+                    threads=threads,
+                    execution=execution,
+                    meter=meter,
+                ).run(started)
+            )
     except BaseException as error:
         executions.finish(execution, "FAILED", error=f"{type(error).__name__}: {error}")
         raise

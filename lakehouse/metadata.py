@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from lakehouse.catalog import Catalog
-from lakehouse.errors import CatalogDamagedError, FormatTooNewError, RequestError, near
+from lakehouse.errors import CatalogDamagedError, FormatTooNewError, RequestError, StorageError, near
 from lakehouse.storage import Storage
 from lakehouse.types import Clock, new_ulid, parse_instant, utc_now, utc_text
 
@@ -131,11 +131,18 @@ class Executions:
         error: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Record how an execution ended, or return False if that was recorded before: the first record stays."""
+        """Record how an execution ended, or return False if that was recorded before: the first record stays.
+
+        Where the storage takes no more, it stays open, and the next execution closes it: what was published, and the
+        error that is being reported, matter more.
+        """
         record = _End(
             FORMAT, execution, state, utc_text(self.clock()), dict(counts or {}), snapshot, error, dict(details or {})
         )
-        return self.storage.put_if_absent(_end_path(execution), msgspec.json.encode(record))
+        try:
+            return self.storage.put_if_absent(_end_path(execution), msgspec.json.encode(record))
+        except StorageError:
+            return False
 
     def close_dead(self) -> list[str]:
         """Close the open executions of this host whose process is gone, and return their ids.

@@ -17,7 +17,7 @@ import msgspec
 
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.entries import ModelEntry
-from lakehouse.errors import GateError, PenstockError
+from lakehouse.errors import GateError, PenstockError, StorageError
 from lakehouse.metadata import Executions
 from lakehouse.plan import Mode, Plan, Step, make_plan, quarantine_table
 from lakehouse.settings import Settings
@@ -133,8 +133,9 @@ def promote(
     execution = executions.start("promote", {"select": list(select), "snapshot": todo.snapshot.number})
     run = _Promotion(catalog, settings, todo, execution, progress or (lambda _done, _all, _table: None))
     try:
-        for component in todo.components:
-            run.component(component)
+        with catalog.storage.writing():
+            for component in todo.components:
+                run.component(component)
     except BaseException as error:
         _say_what_was_published(error, run.published)
         executions.finish(
@@ -208,7 +209,7 @@ class _Promotion:
     def _discard(self, build: Build) -> None:
         """Delete what was written for a part that won't be published; what can't be deleted is harmless."""
         for path in build.written:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, StorageError):
                 self.catalog.storage.delete(path)
 
     def _accounts(self, built: Sequence[Built]) -> tuple[dict[str, ModelEntry], dict[str, TableReport]]:

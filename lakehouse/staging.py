@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.delta import ColumnSchema, TableSchema
+from lakehouse.errors import StorageError
 from lakehouse.formats.csv import Chunk, Tiles, chunks, read_chunk
 from lakehouse.formats.dialect import Dialect
 from lakehouse.inputs import InputFile
@@ -261,7 +262,8 @@ class Stager:
             with contextlib.suppress(Exception):  # the first error is the one to report
                 output.close()
             for path in output.paths:
-                self._storage.delete(f"{output.target.table_path}/{path}")
+                with contextlib.suppress(OSError, StorageError):
+                    self._storage.delete(f"{output.target.table_path}/{path}")
 
     def _work(self, slot: int, staged: StagedFile, chunk: Chunk, places: Sequence[int], count: Counts) -> None:
         tiles = read_chunk(chunk, staged.dialect, len(staged.names))

@@ -7,9 +7,11 @@ address here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,7 +20,33 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lakehouse.errors import StorageError
 
-__all__ = ["Storage"]
+__all__ = ["Storage", "refusal"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def refusal(error: BaseException, where: str) -> StorageError | None:
+    """Return the one clear error about a storage that is full or must not be written to; None for other errors.
+
+    Parameters
+    ----------
+    error
+        What the system said, or a library whose message quotes the system.
+    where
+        What could not be written.
+    """
+    told = getattr(error, "errno", None)
+    codes = (*_FULL, *_FORBIDDEN)
+    code = told if told in codes else next((code for code in codes if os.strerror(code) in str(error)), None)
+    if code is None:
+        return None
+    hint = "Make room, then run the command again." if code in _FULL else "Reading works without the right to write."
+    return StorageError(f"cannot write here: {os.strerror(code)}", where=where, hint=hint)
+
+
+def _refused(error: OSError, where: str) -> StorageError:
+    return refusal(error, where) or StorageError(f"cannot write here: {error.strerror or error}", where=where)
 
 
 class Storage:
@@ -106,9 +134,10 @@ class Storage:
             temporary.write_bytes(data)
             temporary.replace(target)
         except OSError as error:
-            raise StorageError(f"cannot write here: {error.strerror or error}", where=str(target.parent)) from error
+            raise _refused(error, str(target.parent)) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                temporary.unlink()
 
     def exists(self, relative: str) -> bool:
         """Return whether an object (or directory) is there."""
@@ -133,6 +162,19 @@ class Storage:
             self._fs.rm_file(self.path(relative))
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise _refused(error, self.path(relative)) from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in one clear error that the storage is full or must not be written to, whichever library found out."""
+        try:
+            yield
+        except OSError as error:
+            refused = refusal(error, self.uri)
+            if refused is None:
+                raise
+            raise refused from error
 
     def delete_tree(self, relative: str) -> None:
         """Delete everything under a path."""
@@ -149,7 +191,7 @@ class Storage:
         try:
             self._fs.makedirs(parent, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot write here: {error.strerror or error}", where=parent) from error
+            raise _refused(error, parent) from error
 
 
 def _link_new_file(target: Path, data: bytes) -> bool:
@@ -166,9 +208,10 @@ def _link_new_file(target: Path, data: bytes) -> bool:
             return False
         _sync_directory(target.parent)
     except OSError as error:
-        raise StorageError(f"cannot write here: {error.strerror or error}", where=str(target.parent)) from error
+        raise _refused(error, str(target.parent)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink()
     return True
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,8 @@ from click.testing import CliRunner, Result
 from lakehouse import Lake
 from lakehouse.catalog import Catalog
 from lakehouse.cli import cli
-from lakehouse.errors import CatalogDamagedError, UnknownSnapshotError
+from lakehouse.errors import CatalogDamagedError, StorageError, UnknownSnapshotError
+from lakehouse.storage import Storage
 
 MODEL = """create table warehouse.trips (id bigint primary key, fare decimal(10,2) not null);
 insert or replace into warehouse.trips select id, fare from lake.trips; -- @since load(lake.trips)
@@ -379,3 +384,106 @@ def test_a_commit_of_somebody_else_that_cannot_be_read_stops_a_publish(project: 
     (log / f"{len(list(log.iterdir())):020d}.json").write_bytes(content)
     (project / "c.csv").write_text("id,fare\n7,7.00\n")
     assert "raw/trips" in run("land", "trips", "c.csv", code=1).stderr
+
+
+# -- storage that takes nothing ---------------------------------------------------------------------------------------
+
+
+def test_reading_writes_nothing(promoted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("reading wrote to the lake")
+
+    before = {path: path.stat().st_mtime_ns for path in promoted.rglob("*")}
+    for name in ("put_if_absent", "replace", "open_write", "prepare", "delete"):
+        monkeypatch.setattr(Storage, name, refuse)
+    load = Lake(promoted).source("trips").landed[0].load_id
+    for arguments in (
+        ["tables"],
+        ["snapshots"],
+        ["history", "trips"],
+        ["sources"],
+        ["schema", "trips"],
+        ["plan"],
+        ["quarantine", "trips"],
+        ["sql", "select * from warehouse.trips, lake.trips, system.snapshots"],
+        ["tag"],
+        ["export-raw", "trips", load, "-o", str(promoted.parent / "exported")],
+    ):
+        run(*arguments)
+    assert {path: path.stat().st_mtime_ns for path in promoted.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["land", "trips", "c.csv"], errno.EROFS),
+        (["promote"], errno.EACCES),
+        (["rollback", "1"], errno.EROFS),
+        (["tag", "x"], errno.ENOSPC),
+        (["tag", "one", "--delete"], errno.EROFS),
+    ],
+)
+def test_a_storage_that_refuses_is_one_clear_error(
+    promoted: Path, monkeypatch: pytest.MonkeyPatch, code: int, arguments: list[str]
+) -> None:
+    Lake(promoted).tag("one")
+    (promoted / "c.csv").write_text("id,fare\n7,7.00\n")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), "some/file")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "remove", refuse)
+    message = run(*arguments, code=1).stderr
+    assert os.strerror(code) in message
+    assert ".penstock" in message
+    assert "some/file" not in message
+    assert len(message.splitlines()) == 2
+    monkeypatch.undo()
+    assert Lake(promoted).catalog.latest().number == 3
+
+
+_FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from lakehouse.cli import cli
+cli(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "size"), [("land", 0), ("land", 900), ("land", 20_000), ("promote", 900), ("promote", 20_000)]
+)
+def test_a_full_disk_loses_nothing(promoted: Path, verb: str, size: int) -> None:
+    rows = "".join(f"{n},{n}.25\n" for n in range(10, 4_000))
+    (promoted / "c.csv").write_text(f"id,fare\n{rows}")
+    if verb == "promote":
+        run("land")
+    before = Lake(promoted).catalog.latest().number
+    command = [sys.executable, "-c", _FULL, str(size), verb]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=promoted)
+    assert done.returncode == 1
+    assert os.strerror(errno.EFBIG) in done.stderr
+    assert "Make room" in done.stderr
+    assert "bug in Penstock" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert Lake(promoted).catalog.latest().number == before
+    run("land")
+    run("promote")
+    assert Lake(promoted).sql("select count(*), sum(id) from warehouse.trips").fetchall() == [
+        (3_992, 3 + sum(range(10, 4_000)))
+    ]
+
+
+def test_a_record_that_cannot_be_closed_fails_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = Storage.put_if_absent
+
+    def refuse_ends(self: Storage, relative: str, data: bytes) -> bool:
+        if relative.endswith(".end.json"):
+            raise StorageError("cannot write here")
+        return put(self, relative, data)
+
+    monkeypatch.setattr(Storage, "put_if_absent", refuse_ends)
+    lake = land(project, "a")
+    assert lake.promote().snapshot == 2
