@@ -147,7 +147,8 @@ class Lake:
     def rollback(self, as_of: AsOf, *, table: str | None = None) -> Snapshot:
         """Publish a new snapshot that repeats an older state: of everything, or of one warehouse table."""
         name = TableName.parse(table, default_schema="warehouse") if table else None
-        return self.catalog.roll_back(self.catalog.resolve(as_of), table=name)
+        with self.storage.writing():
+            return self.catalog.roll_back(self.catalog.resolve(as_of), table=name)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
