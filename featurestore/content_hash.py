@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-__all__ = ["FORMAT", "ContentHash", "content_sha256"]
+__all__ = ["FORMAT", "ContentHash", "content_sha256", "family_of", "plain"]
 
 FORMAT = 1
 """Version of the format; it goes into every hash."""
@@ -161,7 +161,7 @@ class _Node:
         import numpy as np
         import pyarrow.compute as pc
 
-        values = _plain(values)
+        values = plain(values)
         slots = len(values)
         if values.null_count:
             places = np.flatnonzero(pc.is_null(values).to_numpy(zero_copy_only=False)) + self._slots
@@ -314,8 +314,8 @@ def _offsets(values: pa.Array) -> np.ndarray[Any, Any]:
 # -- types --------------------------------------------------------------------------------------------------------
 
 
-def _plain(values: pa.Array) -> pa.Array:
-    """Return values in the one encoding of their type that the hash reads."""
+def plain(values: pa.Array) -> pa.Array:
+    """Return values in the one encoding of their type that the hash reads; within others, encodings stay."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -373,7 +373,8 @@ _FAMILIES = {
 """Families of types, each with the predicates of `pyarrow.types` that tell its members; the first that fits counts."""
 
 
-def _family(kind: pa.DataType) -> str | None:
+def family_of(kind: pa.DataType) -> str | None:
+    """Return how the hash treats a type in its one encoding; None if it can't."""
     import pyarrow as pa
 
     for family, predicates in _FAMILIES.items():
@@ -392,7 +393,7 @@ def _node(kind: pa.DataType, column: str, *, nested: bool = False) -> _Node:
     if not kind.equals(beneath):
         return _node(beneath, column, nested=nested)
 
-    family = _family(kind)
+    family = family_of(kind)
     if family is None:
         raise _refusal(kind, column)
     children = [_node(child, column, nested=True) for child in _children(kind, family)]

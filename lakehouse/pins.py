@@ -33,6 +33,8 @@ class Pin(msgspec.Struct, frozen=True):
         When it was pinned, UTC.
     keep_until
         UTC; None keeps for ever.
+    tables
+        The only tables of the snapshot that are needed; none named: all.
     """
 
     format: int
@@ -41,6 +43,7 @@ class Pin(msgspec.Struct, frozen=True):
     reason: str
     at: str
     keep_until: str | None = None
+    tables: tuple[str, ...] = ()
 
 
 class Pins:
@@ -58,7 +61,15 @@ class Pins:
         self.storage = storage
         self.clock = clock
 
-    def pin(self, name: str, snapshot: int, reason: str, *, keep_until: dt.datetime | None = None) -> bool:
+    def pin(
+        self,
+        name: str,
+        snapshot: int,
+        reason: str,
+        *,
+        keep_until: dt.datetime | None = None,
+        tables: tuple[str, ...] = (),
+    ) -> bool:
         """Pin a snapshot, or return False if the name is taken already: a pin never changes.
 
         Raises
@@ -67,7 +78,7 @@ class Pins:
             If the name can't be a file's.
         """
         until = utc_text(keep_until) if keep_until else None
-        pin = Pin(FORMAT, name, snapshot, reason, utc_text(self.clock()), until)
+        pin = Pin(FORMAT, name, snapshot, reason, utc_text(self.clock()), until, tables)
         return self.storage.put_if_absent(_path(name), msgspec.json.encode(pin))
 
     def unpin(self, name: str) -> None:
