@@ -215,7 +215,7 @@ class Catalog:
         """What the lake was made for (``demo`` for the demo's), or None if there is none."""
         try:
             return str(msgspec.json.decode(self.storage.read(LAKE_FILE)).get("purpose"))
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     # -- objects ------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ class Catalog:
         place = f"_catalog/refs/{name}.json"
         try:
             return msgspec.json.decode(self.storage.read(place), type=_Tag)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise CatalogDamagedError(
                 "the tag cannot be read", where=place, hint="Delete the file and tag again."
             ) from None

@@ -145,7 +145,7 @@ def unsealed(data: bytes, number: int, place: str) -> Entry:
                 hint="Install a newer Penstock.",
             )
         entry = msgspec.convert(head, Entry)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CatalogDamagedError(f"snapshot {number} cannot be read: {error}", where=place) from error
     if entry.sha256 != _digest(entry) or entry.snapshot != number:
         raise CatalogDamagedError(f"snapshot {number} is damaged: its content does not match its hash", where=place)

@@ -221,7 +221,7 @@ class Executions:
                     hint="Install a newer Penstock.",
                 )
             return msgspec.convert(head, kind)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CatalogDamagedError(
                 f"an execution record cannot be read: {error}",
                 where=place,

@@ -98,7 +98,7 @@ class Pins:
     def _read(self, place: str) -> Pin:
         try:
             return msgspec.json.decode(self.storage.read(place), type=Pin)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CatalogDamagedError(
                 f"the pin cannot be read: {error}", where=place, hint="Delete the file if nobody needs its snapshot."
             ) from None

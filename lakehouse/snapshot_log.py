@@ -192,7 +192,7 @@ class SnapshotLog:
     def _marked(self) -> int | None:
         try:
             return msgspec.json.decode(self._storage.read(_MARK), type=_Mark).snapshot
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def _is_readable(self, number: int) -> bool:

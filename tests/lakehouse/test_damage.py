@@ -16,6 +16,7 @@ from lakehouse import Lake
 from lakehouse.catalog import Catalog
 from lakehouse.cli import cli
 from lakehouse.errors import CatalogDamagedError, StorageError, UnknownSnapshotError
+from lakehouse.metadata import Executions
 from lakehouse.storage import Storage
 
 MODEL = """create table warehouse.trips (id bigint primary key, fare decimal(10,2) not null);
@@ -81,7 +82,43 @@ def test_who_gives_the_newest_entry_up_goes_on_from_the_one_before(project: Path
     assert Lake(project).catalog.latest().number == 2
 
 
-@pytest.mark.parametrize("mark", [None, b"", b"{", b"[]", b'{"format": 1, "snapshot": "x"}', b'{"snapshot": 0}'])
+@pytest.mark.parametrize("name", ["log/1.json", "log/0.json", "refs/one.json", "lake.json", "head.json"])
+def test_bytes_that_are_no_text_are_damage_like_any_other(project: Path, name: str) -> None:
+    lake = land(project, "a")
+    lake.tag("one", 1)
+    path = catalog_file(project, name)
+    path.write_bytes(path.read_bytes().replace(b'":"', b'":"\xff', 1).replace(b't":', b'\xff":', 1))
+    for arguments in (["snapshots"], ["tables", "--as-of", "one"], ["tables"], ["land", "trips", "a.csv"]):
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code in (0, 1)
+        assert "bug in Penstock" not in result.output
+    if name.startswith("log/"):
+        run("snapshots", code=1)
+    run("sources", "--as-of", "1", code=int(name == "log/1.json"))
+
+
+@pytest.mark.parametrize("end", ["start", "end"])
+def test_an_execution_record_that_is_no_text_is_damage(project: Path, end: str) -> None:
+    lake = land(project, "a")
+    (path,) = catalog_file(project, "executions").glob(f"*.{end}.json")
+    path.write_bytes(b'{"format": 1, "id": "\xff"}')
+    with pytest.raises(CatalogDamagedError, match="execution record"):
+        Executions(lake.storage).list()
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        None,
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"format": 1, "snapshot": "\xff"}',
+        b"[]",
+        b'{"format": 1, "snapshot": "x"}',
+        b'{"snapshot": 0}',
+    ],
+)
 def test_the_mark_is_never_needed_and_comes_back(project: Path, mark: bytes | None) -> None:
     land(project, "a")
     head = catalog_file(project, "head.json")
