@@ -150,7 +150,7 @@ class RetrievalJob:
         self.asked = tuple(asked)
         self.spine = spine
         self.options = options
-        self._settings = settings
+        self.settings = settings
         self._engine = engine
         self._lock = threading.Lock()
         self._done: tuple[tuple[Answer, ...], RetrievalReport] | None = None
@@ -243,7 +243,7 @@ class RetrievalJob:
 
         began = time.perf_counter()
         engine = self._engine or LocalEngine()
-        resources = self._settings.resources
+        resources = self.settings.resources
         # The other half is for what is not DuckDB's: the spine, places in time, batches, the answer.
         memory = f"{memory_bytes(resources.memory) // 2_000_000}MB" if resources.memory else None
         with (
