@@ -6,6 +6,7 @@ the next save goes on from it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from featurestore.definitions import Duration, canonical_duration, micros
+from featurestore.definitions import Duration, FeatureView, canonical_duration, micros
 from featurestore.request import Asked
 from featurestore.training_files import StagedTable, check_columns, stage
 from featurestore.training_manifest import (
@@ -42,7 +43,6 @@ from lakehouse.types import TableName, parse_instant, plural, utc_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from featurestore.applied import Definitions
     from featurestore.retrieval import RetrievalJob
 
 __all__ = ["save_version"]
@@ -119,9 +119,9 @@ class _Saving:
         staged = self._stage(table, origin.private)
         published = self._publish(staged)
         manifest = self._numbered(self._manifest(table, staged, published, origin))
-        for number in versions(self.catalog.storage, self.name):
-            # Those of earlier saves too: one may have been killed before it came to this.
-            _pin(self.catalog, read_manifest(self.catalog.storage, self.name, number))
+        _pin(self.catalog, manifest)
+        with contextlib.suppress(PenstockError):  # this version is saved, whatever is wrong with others
+            _pin_others(self.catalog, self.name)
         return manifest
 
     # -- tables -------------------------------------------------------------------------------------------------------
@@ -260,7 +260,8 @@ def _origin(job: RetrievalJob) -> _Origin:
     place = "the feature definitions of the retrieval"
     definitions = decode(job.snapshot.catalog.object(sha256), place=place, sha256=sha256)
     names = sorted({asked.view.name for asked in job.asked} & definitions.views.keys())
-    read = {name: _tables(job.snapshot, definitions, name) for name in names}
+    with SourceReader() as reader:
+        read = {name: _tables(job.snapshot, reader, definitions.views[name].definition) for name in names}
     tables = sorted({table for found in read.values() for table in found})
     return _Origin(
         sha256,
@@ -270,10 +271,9 @@ def _origin(job: RetrievalJob) -> _Origin:
     )
 
 
-def _tables(snapshot: Snapshot, definitions: Definitions, view: str) -> list[TableName]:
+def _tables(snapshot: Snapshot, reader: SourceReader, view: FeatureView) -> list[TableName]:
     """Return the stored tables that a view reads; for the view of a source, the table behind it."""
-    with SourceReader() as reader:
-        named = reader.tables(definitions.views[view].definition)
+    named = reader.tables(view)
     stored = (twin_table(table.name) if table.schema == "lake" else table for table in named)
     return [table for table in stored if str(table) in snapshot.entry.tables]
 
@@ -296,10 +296,23 @@ def _private(job: RetrievalJob, read: dict[str, list[TableName]]) -> frozenset[s
 # -- pins -----------------------------------------------------------------------------------------------------------
 
 
+def _pin_name(ref: str) -> str:
+    return f"training.{ref}"
+
+
+def _pin_others(catalog: Catalog, name: str) -> None:
+    """Pin the versions whose save was killed before it came to that."""
+    known = {pin.name for pin in Pins(catalog.storage).list()}
+    for number in versions(catalog.storage, name):
+        pin = _pin_name(f"{name}@{number}")
+        if not {pin, f"{pin}.inputs"} <= known:
+            _pin(catalog, read_manifest(catalog.storage, name, number))
+
+
 def _pin(catalog: Catalog, manifest: Manifest) -> None:
     """Let the set's own tables be kept for ever, and what it was made of for as long as it says."""
     pins = Pins(catalog.storage, catalog.clock)
-    name, reason = f"training.{manifest.ref}", f"training set {manifest.ref}"
+    name, reason = _pin_name(manifest.ref), f"training set {manifest.ref}"
     own = (manifest.content.table, manifest.spine.table)
     pins.pin(name, manifest.snapshot, reason, tables=own)
     until = None if manifest.keep_until is None else parse_instant(manifest.keep_until)
