@@ -6,7 +6,6 @@ here, everything else when they are bound to a snapshot (`featurestore.binding`)
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,13 +154,14 @@ class Aggregate:
         if self.function not in get_args(AggregateFunction):
             hint = near(str(self.function), get_args(AggregateFunction), what="functions")
             raise DefinitionError(f"there is no function {self.function!r}", where=where, hint=hint)
+        _check_column(self.column, "column", where)
         if self.column is None and self.function != "count":
             raise DefinitionError(f"{self.function} needs a column", where=where)
-        if isinstance(self.windows, str | dt.timedelta) or not self.windows:
+        if isinstance(self.windows, str) or not isinstance(self.windows, Sequence) or not self.windows:
             raise DefinitionError('windows must be a list of durations, e.g. ["1h", "7d"]', where=where)
         try:
             windows = tuple(canonical_duration(window, what="windows") for window in self.windows)
-            hop = None if self.hop is None else "auto" if self.hop == "auto" else canonical_duration(self.hop)
+            hop = self.hop if self.hop is None or self.hop == "auto" else canonical_duration(self.hop, what="hop")
         except DefinitionError as error:
             raise DefinitionError(error.what, where=where, hint=error.hint) from None
         _set(self, windows=windows, hop=hop)
@@ -234,6 +234,8 @@ class Projection:
             _check_name(self.prefix, f"the prefix {self.prefix!r} of {self.view!r}")
         if self.features is not None:
             features = _texts(self.features, "features", where)
+            if not features:
+                raise DefinitionError("no features are taken", where=where, hint="The view itself takes all.")
             _refuse_twice(features, "feature", where)
             _set(self, features=features)
         for key, column in self.join_keys.items():
@@ -243,8 +245,11 @@ class Projection:
 
     def __getitem__(self, features: Sequence[str] | str) -> Projection:
         """Take only these features."""
-        wanted = (features,) if isinstance(features, str) else tuple(features)
-        return _taken(self.definition, Projection(self.view, wanted, self.join_keys, self.prefix))
+        wanted = (features,) if isinstance(features, str) else features
+        taken = Projection(self.view, wanted, self.join_keys, self.prefix)
+        if self.definition is not None:
+            self.definition.check_features(taken.features or ())
+        return _taken(self.definition, taken)
 
     @property
     def definition(self) -> FeatureView | None:
@@ -322,6 +327,8 @@ class FeatureView:
             raise DefinitionError("source must be a table or a SELECT", where=where)
         if not isinstance(self.event_timestamp, str) or not self.event_timestamp:
             raise DefinitionError("event_timestamp must name a column of the source", where=where)
+        for role in ("created_timestamp", "valid_to", "deleted"):
+            _check_column(getattr(self, role), role, where)
         entities = _of(self.entities, Entity, "entities", where)
         features = _of(self.features, (Feature, Aggregate), "features", where)
         try:
@@ -331,7 +338,7 @@ class FeatureView:
             raise DefinitionError(error.what, where=where, hint=error.hint) from None
         _set(
             self,
-            source=self.source.strip().removesuffix(";"),
+            source=self.source.strip().rstrip("; \t\r\n"),
             entities=entities,
             features=features,
             delay=delay,
@@ -362,8 +369,9 @@ class FeatureView:
         _refuse_twice(self.join_keys, "join key", where)
         _refuse_twice(self.feature_names, "feature", where)
         _refuse_twice(self.tie_breaker, "tie_breaker", where)
-        if clash := set(self.feature_names) & set(self.join_keys):
-            raise DefinitionError(f"{min(clash)} is a join key and a feature", where=where)
+        keys = {key.lower() for key in self.join_keys}
+        if clash := [name for name in self.feature_names if name.lower() in keys]:
+            raise DefinitionError(f"{clash[0]} is a join key and a feature", where=where)
 
     def _check_aggregates(self) -> None:
         where = self.where
@@ -407,6 +415,13 @@ class FeatureView:
     def feature_names(self) -> tuple[str, ...]:
         """The names of all features, in the order of definition."""
         return tuple(name for feature in self.features for name in feature.feature_names)
+
+    def check_features(self, names: Sequence[str]) -> None:
+        """Raise a `DefinitionError` for a name that is no feature of this view; near matches are listed."""
+        for name in names:
+            if name not in self.feature_names:
+                hint = near(name, self.feature_names, what="features")
+                raise DefinitionError(f"there is no feature {name!r}", where=self.where, hint=hint)
 
     def on(self, *, prefix: str | None = None, **join_keys: str) -> Projection:
         """Let the view serve a role: read its join keys from other columns.
@@ -463,7 +478,7 @@ class FeatureService:
     def __post_init__(self) -> None:
         where = f"feature service {self.name!r}"
         _check_name(self.name, where)
-        if isinstance(self.features, str | FeatureView | Projection) or not self.features:
+        if isinstance(self.features, str) or not isinstance(self.features, Sequence) or not self.features:
             raise DefinitionError("features must be a list of feature views, roles or names", where=where)
         try:
             features = projections(self.features)
@@ -530,6 +545,11 @@ def _check_name(name: object, where: str) -> None:
         raise DefinitionError(
             f"{name!r} is not a name", where=where, hint="Letters, digits and underscores, not starting with a digit."
         )
+
+
+def _check_column(name: object, role: str, where: str) -> None:
+    if name is not None and not (isinstance(name, str) and name):
+        raise DefinitionError(f"{role} must name a column of the source, not {name!r}", where=where)
 
 
 def _texts(values: object, what: str, where: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ __all__ = ["Duration", "canonical_duration", "duration_text", "micros"]
 Duration = str | dt.timedelta
 """``"90s"``, ``"5m"``, ``"1h"``, ``"7d"``, ``"2w"`` (also ``ms`` and ``us``), or a `datetime.timedelta`."""
 
-_DURATION = re.compile(r"([0-9]{1,15})\s*(us|ms|s|m|h|d|w)\Z")
+_DURATION = re.compile(r"([0-9]{1,18})\s*(us|ms|s|m|h|d|w)\Z")
 _MICROS = {
     "us": 1,
     "ms": 1_000,
