@@ -236,12 +236,20 @@ _ZONE_HELP = (
 def _sql(
     lake: Lake, query: str | None, *, file: Any, as_of: str | None, timezone: str | None, limit: int, form: str
 ) -> None:
-    """Run QUERY over the lake as one snapshot has it."""
+    """Run QUERY over the lake as one snapshot has it; without QUERY read it from stdin, or prompt on a terminal.
+
+    The prompt takes statements over several lines and keeps a history; .help lists its commands.
+    """
     from lakehouse.session.effects import session_notes
 
-    if (query is None) == (file is None):
-        raise click.UsageError("Give a query, or a file with one (-f).")
-    text = sys.stdin.read() if query == "-" else query if query is not None else file.read()
+    if query is not None and file is not None:
+        raise click.UsageError("Give a query, or a file with one (-f), not both.")
+    if query is None and file is None and sys.stdin.isatty():
+        _open_prompt(lake, as_of, timezone, limit, form)
+        return
+    text = query if query not in (None, "-") else (file or sys.stdin).read()
+    if query is None and file is None and not text.strip():
+        raise click.UsageError("Give a query, or a file with one (-f); on a terminal, penstock sql opens a prompt.")
     notes = session_notes(text)
     _print_result(lake.sql(text, as_of=as_of, timezone=timezone), form, limit=limit)
     for note in notes:
@@ -251,6 +259,14 @@ def _sql(
 @command("tables", example="penstock tables")
 @_AS_OF
 def _tables(lake: Lake, as_of: str | None, form: str) -> None:
+def _open_prompt(lake: Lake, as_of: str | None, timezone: str | None, limit: int, form: str) -> None:
+    from lakehouse.prompt import open_prompt
+
+    if form != "table":
+        raise click.UsageError(f"The prompt prints tables: give a query for --format {form}.")
+    open_prompt(lake, as_of=as_of, timezone=timezone, limit=limit)
+
+
     """List the tables and typed views."""
     rendering.print_rows([_without_version(t) for t in lake.tables(as_of=as_of)], form, empty="No tables yet.")
 

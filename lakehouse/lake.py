@@ -164,6 +164,11 @@ class Lake:
         """
         return self._session(as_of, timezone).sql(query)
 
+    def interrupt(self) -> None:
+        """Stop the query that another thread runs by `sql`; it ends with a QueryError."""
+        if self._open is not None:
+            self._open[1].interrupt()
+
     def table(self, name: str, *, as_of: AsOf = None) -> QueryResult:
         """Return a whole table, lazily."""
         return self.sql(f"select * from {TableName.parse(name, default_schema='warehouse').sql}", as_of=as_of)

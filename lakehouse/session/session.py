@@ -112,6 +112,7 @@ class Session:
             self.connection = duckdb.connect(config={k: v for k, v in settings.items() if v is not None})
             # Cursors inherit global settings only.
             self.connection.execute(f"set global TimeZone = {quote_literal(timezone or 'UTC')}")
+            self._newest = self.connection  # where the newest query runs: what interrupt() stops
         except duckdb.Error as error:
             raise query_error(error) from None
 
@@ -125,7 +126,13 @@ class Session:
 
     def close(self) -> None:
         """Close the connection; results of this session can't be read afterwards."""
+        self._newest = self.connection
         self.connection.close()
+
+    def interrupt(self) -> None:
+        """Stop the newest query, if it runs in another thread; whoever waits for it gets a QueryError."""
+        for connection in (self._newest, self.connection):
+            connection.interrupt()
 
     # -- queries ------------------------------------------------------------------------------------------------------
 
@@ -404,7 +411,8 @@ class Session:
     def _reader(self, text: str) -> tuple[pa.RecordBatchReader, list[str]]:
         """Return a fresh reader over a query's rows, and the columns' DuckDB types."""
         try:
-            reader, types = stream(self.connection.cursor(), text, _BATCH_ROWS)
+            self._newest = self.connection.cursor()
+            reader, types = stream(self._newest, text, _BATCH_ROWS)
         except duckdb.Error as error:
             raise self._translated(error) from None
         return _with_utc(reader), types
