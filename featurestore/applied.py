@@ -177,14 +177,27 @@ class Definitions:
         RequestError
             If a name is unknown, or a version of a service means something that its views don't mean any more.
         """
-        if isinstance(features, FeatureService):
-            return self._pinned(self._as_applied(features))
-        if isinstance(features, ServiceVersion):
-            return self._pinned(features)
-        if isinstance(features, str) and ":" not in features:
-            return self._pinned(self.service(features))
+        service = self.service_of(features)
+        if service is not None:
+            return self._pinned(service)
         single = isinstance(features, str | FeatureView | Projection)
         return self._explicit([features] if single else features)
+
+    def service_of(self, features: object) -> ServiceVersion | None:
+        """Return the version of a service that is asked for, or None where features are asked for one by one.
+
+        Raises
+        ------
+        RequestError
+            If there is no such service or version, or the object was changed since it was applied.
+        """
+        if isinstance(features, FeatureService):
+            return self._as_applied(features)
+        if isinstance(features, ServiceVersion):
+            return features
+        if isinstance(features, str) and ":" not in features:
+            return self.service(features)
+        return None
 
     def _explicit(self, features: Any) -> tuple[Projection, ...]:
         try:

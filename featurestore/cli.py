@@ -1,14 +1,355 @@
-"""The ``penstock`` command: the lake's commands and the demo."""
+"""The ``penstock`` command: the lake's commands, and those of the feature store.
+
+One verb per method of `FeatureStore`. Data goes to stdout, everything else to stderr.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse.cli import cli
+from lakehouse import rendering
+from lakehouse.cli import cli, command
+from lakehouse.errors import DefinitionError, RequestError
+
+if TYPE_CHECKING:
+    from featurestore.response import OnlineFeatures
+    from featurestore.store import FeatureStore
 
 __all__ = ["main"]
+
+
+def _open_store(project: str, env: str | None) -> FeatureStore:
+    from featurestore.store import FeatureStore
+
+    return FeatureStore(project, env=env)
+
+
+def _command(
+    name: str, *, example: str, prints: bool = True, group: click.Group = cli
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Register a command that gets an opened `FeatureStore` first."""
+    return command(name, example=example, prints=prints, group=group, opens=_open_store)
+
+
+def _print(value: Any, lines: Sequence[str], rows: Sequence[dict[str, Any]], form: str) -> None:
+    """Print a report: its text, the whole as JSON, or its rows as CSV."""
+    if form == "json":
+        rendering.print_json(value)
+    elif form == "csv":
+        rendering.print_rows(rows, form)
+    else:
+        click.echo("\n".join(lines))
+
+
+_AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
+
+
+# -- definitions ----------------------------------------------------------------------------------------------------
+
+
+@_command("plan", example="penstock plan")
+@click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
+@click.option("--prune", is_flag=True, help="As for apply: remove what is not in features.py.")
+def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool) -> None:
+    """Show which models would run and which feature definitions would change, and why."""
+    models = store.lake.plan(select=select)
+    lines = rendering.plan_text(models, store.lake.settings.paths.sql)
+    rows = rendering.plan_rows(models)
+    if not select and store.lake.settings.paths.features.is_file():
+        try:
+            features = store.plan(prune=prune)
+        except DefinitionError as error:
+            if models.is_empty:
+                raise
+            # A view over a table that the promotion is about to make or change.
+            lines.append(f"Features: to be planned after the promotion: {error.where}: {error.what}")
+        else:
+            lines += features.lines()
+            rows += [
+                {
+                    "kind": difference.kind,
+                    "name": difference.name,
+                    "action": difference.action,
+                    "reason": None,
+                    "rows_to_read": None,
+                    "changes": list(difference.details),
+                    "breaking": False,
+                    "warnings": [],
+                }
+                for difference in features.differences
+            ]
+    if form == "table":
+        click.echo("\n".join(lines))
+    else:
+        rendering.print_rows(rows, form)
+
+
+@_command("apply", example="penstock apply")
+@click.option("--prune", is_flag=True, help="Remove definitions that are not in features.py any more.")
+def _apply(store: FeatureStore, form: str, *, prune: bool) -> None:
+    """Publish the entities, feature views and feature services of features.py."""
+    plan = store.apply(prune=prune)
+    rows = [{"kind": d.kind, "name": d.name, "action": d.action, "changes": list(d.details)} for d in plan.differences]
+    _print(plan.to_dict(), plan.lines(), rows, form)
+
+
+@cli.group("features")
+def _features() -> None:
+    """Look at the feature definitions that are applied."""
+
+
+@_command("list", group=_features, example="penstock features list")
+@_AS_OF
+def _features_list(store: FeatureStore, as_of: str | None, form: str) -> None:
+    """List entities, feature views and feature services."""
+    from featurestore.listing import features_list
+
+    rows = features_list(store.definitions(as_of=as_of))
+    rendering.print_rows(rows, form, empty="Nothing is applied yet: penstock apply.")
+
+
+@_command("show", group=_features, example="penstock features show zone_demand")
+@click.argument("name")
+@_AS_OF
+def _features_show(store: FeatureStore, name: str, as_of: str | None, form: str) -> None:
+    """Show all there is to say about the feature view, feature service or entity NAME."""
+    from featurestore.listing import features_show
+
+    shown = features_show(store.definitions(as_of=as_of), name)
+    if form == "json":
+        rendering.print_json(shown)
+        return
+    features = shown.pop("features", [])
+    rows = features if features and isinstance(features[0], dict) else [{"feature": name} for name in features]
+    if form == "table":
+        for key, value in shown.items():
+            if value not in (None, "", [], {}, ()):
+                click.echo(f"{key + ':':<14} {_plain(value)}")
+        click.echo("")
+    rendering.print_rows(rows, form)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+# -- offline --------------------------------------------------------------------------------------------------------
+
+
+@_command(
+    "historical",
+    example='penstock historical tips --spine "select pickup_zone, dropoff_zone, pickup_at as event_timestamp'
+    ' from warehouse.trips" -o training.parquet',
+)
+@click.argument("features", nargs=-1, required=True)
+@click.option("--spine", required=True, metavar="FILE|SQL", help="A .parquet, .arrow or .csv file, or a SELECT.")
+@click.option("--timestamp", metavar="COLUMN", help="The spine's column with the instants. [default: found]")
+@click.option("--timezone", metavar="ZONE", help="Zone of instants without one.")
+@click.option("--full-feature-names", is_flag=True, help="Name columns view__feature.")
+@click.option("--corrections", type=click.Choice(["known", "latest"]), default="known", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A .parquet, .arrow or .csv file."
+)
+@click.option("--save", "name", metavar="NAME", help="Keep the result as training set NAME, which can be reproduced.")
+@click.option("--statuses", is_flag=True, help="Add a column feature__status behind the features.")
+@_AS_OF
+def _historical(
+    store: FeatureStore,
+    features: Sequence[str],
+    *,
+    spine: str,
+    output: Path | None,
+    name: str | None,
+    statuses: bool,
+    form: str,
+    **options: Any,
+) -> None:
+    """Return FEATURES as they were known at the instant of each row of the spine.
+
+    FEATURES is a feature service (tips, tips@2), or names such as zone_demand:trips_1h.
+    """
+    from featurestore.frame_files import read_frame, write_frame
+    from lakehouse.result import QueryResult
+
+    frame = spine if any(character.isspace() for character in spine) else read_frame(Path(spine))
+    asked = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
+    job = store.get_historical_features(frame, asked, **options)
+    table = job.to_arrow(statuses=statuses)
+    if output is not None:
+        write_frame(table, output)
+        click.echo(f"{table.num_rows:,} rows × {table.num_columns} columns written to {output}", err=True)
+    if name is not None:
+        click.echo(repr(job.save(name)), err=form != "table")
+    if output is None and name is None:
+        _print_result(QueryResult.from_table(table), form)
+    click.echo(job.report.to_text(), err=True)
+
+
+def _print_result(result: Any, form: str) -> None:
+    out = sys.stdout.buffer
+    if form == "json":
+        result.write_json(out)
+    elif form == "csv":
+        result.write_csv(out)
+    else:
+        click.echo(result.to_text())
+
+
+@cli.group("training-set")
+def _training_set() -> None:
+    """Look at saved training sets, and reproduce them."""
+
+
+@_command("list", group=_training_set, example="penstock training-set list")
+def _training_set_list(store: FeatureStore, form: str) -> None:
+    """List the saved training sets."""
+    rendering.print_rows(store.training_sets(), form, empty="No training sets yet: penstock historical … --save NAME")
+
+
+@_command("show", group=_training_set, example="penstock training-set show tips")
+@click.argument("name")
+def _training_set_show(store: FeatureStore, name: str, form: str) -> None:
+    """Show where training set NAME (or NAME@VERSION) comes from; as CSV, its rows."""
+    from lakehouse.result import QueryResult
+
+    training_set = _found(store, name)
+    if form == "json":
+        rendering.print_json(training_set.manifest)
+    elif form == "csv":
+        _print_result(QueryResult.from_table(training_set.to_arrow()), form)
+    else:
+        click.echo(repr(training_set))
+
+
+@_command("reproduce", group=_training_set, example="penstock training-set reproduce tips@1")
+@click.argument("name")
+@click.pass_context
+def _training_set_reproduce(context: click.Context, store: FeatureStore, name: str, form: str) -> None:
+    """Compute training set NAME anew from its spine and snapshot, and compare hashes; exit 1 if they differ."""
+    reproduction = _found(store, name).reproduce()
+    if form == "table":
+        click.echo(repr(reproduction))
+    else:
+        row = reproduction.to_dict()
+        _print(row, [], [row], form)
+    if not reproduction.same:
+        context.exit(1)
+
+
+def _found(store: FeatureStore, name: str) -> Any:
+    base, at, version = name.partition("@")
+    if at and not version.isdecimal():
+        raise RequestError(f"{name!r} names no training set", hint="Write it as tips, or tips@2 for a version.")
+    return store.training_set(base, int(version) if at else None)
+
+
+# -- online ---------------------------------------------------------------------------------------------------------
+
+
+@_command("materialize", example="penstock materialize --at 2020-06-01T00:00:00Z")
+@click.option("--at", metavar="TIME", help="The instant, UTC; it answers for every later one. [default: now]")
+@click.option("--full", is_flag=True, help="Build every file anew.")
+@click.option("--force", is_flag=True, help="Also over a generation of a newer snapshot or for a later instant.")
+@_AS_OF
+def _materialize(store: FeatureStore, *, at: str | None, full: bool, force: bool, as_of: str | None, form: str) -> None:
+    """Build one online generation of all online feature views, and serve it."""
+    from dataclasses import asdict
+
+    with rendering.progress_bar(hidden=form != "table", steps=True) as progress:
+        report = store.materialize(as_of=as_of, at=at, full=full, force=force, progress=progress)
+    _print(report, report.text(), [asdict(view) for view in report.views], form)
+
+
+@cli.group("online")
+def _online() -> None:
+    """Ask and look after the online features."""
+
+
+@_command("get", group=_online, example="penstock online get tips pickup_zone=132 dropoff_zone=48")
+@click.argument("asked", nargs=-1, required=True, metavar="FEATURES… KEY=VALUE…")
+@click.option("--at", metavar="TIME", help="The instant of the answer, UTC. [default: now]")
+@click.option("--full-feature-names", is_flag=True, help="Name columns view__feature.")
+def _online_get(
+    store: FeatureStore, asked: Sequence[str], *, at: str | None, full_feature_names: bool, form: str
+) -> None:
+    """Return FEATURES (a service, or view:feature names) of entities; repeat KEY=VALUE for several."""
+    from featurestore.entity_text import entity_rows
+
+    features = [text for text in asked if "=" not in text]
+    if not features:
+        raise click.UsageError("Name what to get: a feature service, or view:feature.")
+    wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else features
+    rows = entity_rows([text for text in asked if "=" in text], store.key_types(wanted))
+    answer = store.get_online_features(wanted, rows, at=at, full_feature_names=full_feature_names)
+    if form == "table":
+        click.echo("\n".join(answer.lines()))
+    else:
+        _print_result(answer.result(statuses=True), form)
+        _say_stamp(answer)
+
+
+def _say_stamp(answer: OnlineFeatures) -> None:
+    click.echo(str(answer.stamp), err=True)
+
+
+@_command("status", group=_online, example="penstock online status")
+def _online_status(store: FeatureStore, form: str) -> None:
+    """Show which generation is served, its views, and those it can be rolled back to."""
+    current = store.online.current_id()
+    rows = [
+        {
+            "generation": generation.id,
+            "served": generation.id == current,
+            "snapshot": generation.snapshot,
+            "at": generation.instant,
+            "built_at": generation.built_at,
+            "view": name,
+            "entities": file.entities,
+            "tail": file.tail,
+            "bytes": file.size,
+        }
+        for generation in store.online.generations()
+        for name, file in generation.views.items()
+    ]
+    rendering.print_rows(rows, form, empty="No generation yet: penstock materialize.")
+
+
+@_command("rollback", group=_online, example="penstock online rollback")
+@click.argument("generation", required=False)
+def _online_rollback(store: FeatureStore, generation: str | None, form: str) -> None:
+    """Serve the generation before the current one again, or GENERATION."""
+    served = store.online.rollback(generation)
+    row = {"generation": served.id, "snapshot": served.snapshot, "at": served.instant, "built_at": served.built_at}
+    rendering.print_rows([row], form)
+
+
+@_command("verify", example="penstock verify tips")
+@click.argument("features", nargs=-1, required=True)
+@click.option("--sample", type=click.IntRange(min=1), default=200, show_default=True, help="Entities to compare.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed takes another sample.")
+@click.pass_context
+def _verify(
+    context: click.Context, store: FeatureStore, features: Sequence[str], *, sample: int, seed: int, form: str
+) -> None:
+    """Compare online answers of FEATURES with offline ones, value for value; exit 1 if any differs."""
+    wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
+    report = store.verify(wanted, sample=sample, seed=seed)
+    rows = [{"feature": m.feature, "entity": _plain(m.entity), "at": m.at} for m in report.mismatches]
+    _print(report, report.text(), rows, form)
+    if not report.same:
+        context.exit(1)
+
+
+# -- projects -------------------------------------------------------------------------------------------------------
 
 
 @cli.command("demo", epilog="Example:  penstock demo")

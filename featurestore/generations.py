@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from featurestore.binding import BoundView
+from featurestore.instants import micros_text
 from lakehouse.errors import CatalogDamagedError, ConflictError, FormatTooNewError, RequestError
 
 __all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "published_after", "raced"]
@@ -93,6 +94,11 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int = FORMAT
     min_reader: int = FORMAT
     sha256: str = ""
+
+    @property
+    def instant(self) -> str:
+        """``at`` as text, UTC."""
+        return micros_text(self.at)
 
     @property
     def files(self) -> frozenset[str]:

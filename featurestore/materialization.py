@@ -201,7 +201,7 @@ class _Materialization:
             raise
         if current is None or force:
             return current
-        check_succession(current, self._manifest({}, "", ""))
+        check_succession(current, self._manifest({}, ""))
         if current.at > self._at:
             raise RequestError(
                 f"the served generation is for {micros_text(current.at)}, later than {micros_text(self._at)}",
@@ -250,15 +250,16 @@ class _Materialization:
             files[name] = old if reused and old is not None else self._file(view, inputs[name], session)
             self._done[name] = _view_report(files[name], reused=reused, seconds=time.monotonic() - started)
         self._progress(len(bound), len(bound), "")
-        return self._manifest(files, execution, new_ulid(self._snapshot.catalog.clock()))
+        return self._manifest(files, execution)
 
-    def _manifest(self, files: dict[str, ViewFile], execution: str, generation: str) -> Manifest:
-        return Manifest(
-            id=generation,
+    def _manifest(self, files: dict[str, ViewFile], execution: str) -> Manifest:
+        now = self._snapshot.catalog.clock()
+        return Manifest.sealed(
+            id=new_ulid(now),
             lake=self._snapshot.catalog.identity,
             snapshot=self._snapshot.number,
             at=self._at,
-            built_at=utc_text(self._snapshot.catalog.clock()),
+            built_at=utc_text(now),
             views=files,
             definitions=self._snapshot.entry.definitions or "",
             execution=execution,

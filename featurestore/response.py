@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurestore.instants import micros_text
-from featurestore.statuses import STATUSES
-from lakehouse.types import Clock, parse_instant
+from featurestore.statuses import NOT_FOUND, STATUSES
+from lakehouse.types import Clock, parse_instant, utc_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+
+    from lakehouse.result import QueryResult
 
 __all__ = ["OnlineFeatures", "Stamp"]
 
@@ -148,22 +151,54 @@ class OnlineFeatures:
         RequestError
             If pandas is not installed.
         """
-        from lakehouse.result import QueryResult
-
-        return QueryResult.from_table(self.to_arrow(statuses=statuses)).to_pandas()
+        return self.result(statuses=statuses).to_pandas()
 
     to_pandas = to_df
 
     def __len__(self) -> int:
         return len(self._values[0]) if self._values else 0
 
-    def __repr__(self) -> str:
+    def result(self, *, statuses: bool = False) -> QueryResult:
+        """Return the rows with all the ways out that a query's result has."""
         from lakehouse.result import QueryResult
 
-        return f"{QueryResult.from_table(self.to_arrow()).to_text(_SHOWN)}\n{self.stamp}"
+        return QueryResult.from_table(self.to_arrow(statuses=statuses))
+
+    def lines(self) -> list[str]:
+        """Return the answer as text: one line per feature, one column per entity, and the stamp."""
+        shown = min(len(self), _SHOWN)
+        heads = [[name, *map(_text, values[:shown])] for name, values in self._entities.items()]
+        rows = [
+            [name, *(_cell(value, code) for value, code in zip(values[:shown], codes[:shown], strict=True))]
+            for name, values, codes in zip(self._types, self._values, self._statuses, strict=True)
+        ]
+        widths = [max(len(row[place]) for row in (*heads, *rows)) for place in range(shown + 1)]
+        ruled = ["─" * width for width in widths]
+        lines = [_aligned(row, widths) for row in (*heads, ruled, *rows)]
+        if len(self) > shown:
+            lines.append(f"… and {len(self) - shown:,} more entities")
+        return [*lines, str(self.stamp)]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
-        from lakehouse.result import QueryResult
+        return f"{self.result()._repr_html_()}<p><small>{html.escape(str(self.stamp))}</small></p>"
 
-        table = QueryResult.from_table(self.to_arrow())._repr_html_()
-        return f"{table}<p><small>{html.escape(str(self.stamp))}</small></p>"
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name, *values = cells
+    return "  ".join([name.ljust(widths[0]), *(v.rjust(width) for v, width in zip(values, widths[1:], strict=True))])
+
+
+def _cell(value: Any, code: int) -> str:
+    """Return a value; its status where it says more."""
+    if value is None:
+        return STATUSES[code]
+    return f"{_text(value)} ({STATUSES[code]})" if code == NOT_FOUND else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return utc_text(value)
+    return "null" if value is None else str(value)

@@ -16,14 +16,17 @@ from featurestore.pit import Corrections
 from featurestore.request import Asked, resolve
 from featurestore.retrieval_report import RetrievalReport
 from featurestore.spine import Spine, read_spine, spine_keys
+from featurestore.statuses import STATUSES
 from lakehouse.errors import RequestError, near
 from lakehouse.settings import Settings, memory_bytes
 from lakehouse.types import plural
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from lakehouse.catalog import Snapshot
     from lakehouse.result import QueryResult
@@ -157,8 +160,13 @@ class RetrievalJob:
 
     # -- results ----------------------------------------------------------------------------------------------------
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self, *, statuses: bool = False) -> pa.Table:
         """Return the spine with its features as an Arrow table.
+
+        Parameters
+        ----------
+        statuses
+            Add a column ``<feature>__status`` behind every feature.
 
         Raises
         ------
@@ -167,8 +175,10 @@ class RetrievalJob:
         """
         table = self.spine.table
         for one, answer in zip(self.asked, self._answers, strict=True):
-            for name, column in zip(one.names, answer.columns, strict=True):
+            for name, column, codes in zip(one.names, answer.columns, answer.statuses, strict=True):
                 table = table.append_column(name, column)
+                if statuses:
+                    table = table.append_column(f"{name}__status", _in_words(codes))
         return table
 
     def to_polars(self) -> pl.DataFrame:
@@ -194,12 +204,11 @@ class RetrievalJob:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def statuses(self) -> pa.Table:
-        """Return how each value came about: a column of uint8 codes (`featurestore.statuses`) per feature."""
+        """Return how each value came about, in the words of `featurestore.statuses`: a text column per feature."""
         import pyarrow as pa
 
         names = [name for one in self.asked for name in one.names]
-        codes = [pa.array(status, pa.uint8()) for answer in self._answers for status in answer.statuses]
-        return pa.table(codes, names=names)
+        return pa.table([_in_words(codes) for answer in self._answers for codes in answer.statuses], names=names)
 
     @property
     def report(self) -> RetrievalReport:
@@ -270,3 +279,9 @@ class RetrievalJob:
                 f"{plural(len(asked.features), 'feature')}",
                 where=f"feature view {asked.view.name!r}",
             )
+
+
+def _in_words(codes: NDArray[np.uint8]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(STATUSES)).cast(pa.string())

@@ -134,21 +134,28 @@ class FeatureStore:
         definitions
             ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data.
         """
-        from featurestore.registry import read_definitions
+        from featurestore.registry import bound_views, read_definitions
         from featurestore.retrieval import retrieve
+        from lakehouse.session import Session
 
         snapshot = self.lake.catalog.resolve(as_of)
         known = read_definitions(snapshot if definitions == "pinned" else self.lake.catalog.latest())
+        service = known.service_of(features)
+        projections = known.projections(features)
+        with Session(snapshot) as session:
+            views = bound_views(known, session, [projection.view for projection in projections])
         return retrieve(
             snapshot,
             self.lake.settings,
-            known.bound,
-            known.projections(features),
+            views,
+            projections,
             self.lake.sql(entity_df, as_of=snapshot.number) if isinstance(entity_df, str) else entity_df,
             timestamp=timestamp,
             timezone=timezone,
             full_feature_names=full_feature_names,
             corrections=corrections,
+            service=service.ref if service else None,
+            definitions_sha=known.sha256,
         )
 
     def training_set(self, name: str, version: int | None = None) -> TrainingSet:
@@ -214,6 +221,14 @@ class FeatureStore:
         """Return the features of entities as of now, or as of ``at``. See `featurestore.serving.Serving.get`."""
         key, projections = self._asked(features)
         return self._serving.get(projections, entity_rows, at=at, full_feature_names=full_feature_names, key=key)
+
+    def key_types(self, features: Any) -> dict[str, str]:
+        """Return the columns that entity rows need for these features, with their types as DuckDB spells them."""
+        from featurestore.request import resolve
+
+        views = {name: file.view for name, file in self._generation().views.items()}
+        asked = resolve(self._asked(features)[1], views, full_feature_names=True)
+        return {name: key.type for one in asked for name, key in zip(one.keys, one.view.keys, strict=True)}
 
     def verify(self, features: Any, *, sample: int = 100, seed: int = 0) -> ParityReport:
         """Compare online answers with offline ones, value for value. See `featurestore.parity.verify`."""

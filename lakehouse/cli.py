@@ -68,7 +68,20 @@ def cli() -> None:
     """Raw files to enforced tables, readable at any past snapshot."""
 
 
-def command(name: str, *, example: str, prints: bool = True) -> Callable[[Callable[..., None]], click.Command]:
+def _open_lake(project: str, env: str | None) -> Lake:
+    from lakehouse.lake import Lake
+
+    return Lake(project, env=env)
+
+
+def command(
+    name: str,
+    *,
+    example: str,
+    prints: bool = True,
+    group: click.Group = cli,
+    opens: Callable[[str, str | None], Any] = _open_lake,
+) -> Callable[[Callable[..., None]], click.Command]:
     """Register a command that gets an opened `Lake` first, with the options that every command has.
 
     Parameters
@@ -77,14 +90,16 @@ def command(name: str, *, example: str, prints: bool = True) -> Callable[[Callab
         A command line that works, shown by ``--help``.
     prints
         Whether it prints data, and so takes ``--format``; the function then gets ``form``.
+    group
+        What it is a command of.
+    opens
+        Returns what the function gets first, from the project's path and the environment's name.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(project: str, env: str | None, **options: Any) -> None:
-            from lakehouse.lake import Lake
-
-            function(Lake(project, env=env), **options)
+            function(opens(project, env), **options)
 
         wrapped = click.option("--env", metavar="NAME", help="Overlay the settings with [env.NAME].")(run)
         wrapped = click.option(
@@ -94,7 +109,7 @@ def command(name: str, *, example: str, prints: bool = True) -> Callable[[Callab
             wrapped = click.option(
                 "--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
             )(wrapped)
-        return cli.command(name, epilog=f"Example:  {example}")(wrapped)
+        return group.command(name, epilog=f"Example:  {example}")(wrapped)
 
     return decorate
 
@@ -173,19 +188,7 @@ def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
     if form == "table":
         click.echo("\n".join(rendering.plan_text(plan, lake.settings.paths.sql)))
         return
-    rows = [
-        {
-            "table": str(step.table),
-            "mode": step.mode,
-            "reason": step.reason,
-            "rows_to_read": step.rows_to_read,
-            "schema_changes": list(step.schema_changes),
-            "breaking": step.breaking,
-            "warnings": list(step.warnings),
-        }
-        for step in plan.steps
-    ]
-    rendering.print_rows(rows, form)
+    rendering.print_rows(rendering.plan_rows(plan), form)
 
 
 @command("promote", example="penstock promote")
@@ -256,9 +259,6 @@ def _sql(
         click.echo(f"note: {note}", err=True)
 
 
-@command("tables", example="penstock tables")
-@_AS_OF
-def _tables(lake: Lake, as_of: str | None, form: str) -> None:
 def _open_prompt(lake: Lake, as_of: str | None, timezone: str | None, limit: int, form: str) -> None:
     from lakehouse.prompt import open_prompt
 
@@ -267,6 +267,9 @@ def _open_prompt(lake: Lake, as_of: str | None, timezone: str | None, limit: int
     open_prompt(lake, as_of=as_of, timezone=timezone, limit=limit)
 
 
+@command("tables", example="penstock tables")
+@_AS_OF
+def _tables(lake: Lake, as_of: str | None, form: str) -> None:
     """List the tables and typed views."""
     rendering.print_rows([_without_version(t) for t in lake.tables(as_of=as_of)], form, empty="No tables yet.")
 

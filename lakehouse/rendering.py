@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lakehouse.landing import Progress
     from lakehouse.promotion import Plan, PromotionReport
 
-__all__ = ["land_text", "plan_text", "print_json", "print_rows", "progress_bar", "promotion_text"]
+__all__ = ["land_text", "plan_rows", "plan_text", "print_json", "print_rows", "progress_bar", "promotion_text"]
 
 _MANY_FILES = 12
 Row = Mapping[str, Any]
@@ -145,6 +145,23 @@ def plan_text(plan: Plan, sql: Path) -> list[str]:
         lines += [f"  {text}{breaking}" for text in step.schema_changes]
         lines += [f"  warning: {text}" for text in step.warnings]
     return lines + [f"{table}: its model is gone; the table stays as it is" for table in plan.removed]
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Return what a promotion would do, a row per model."""
+    return [
+        {
+            "kind": "model",
+            "name": str(step.table),
+            "action": step.mode,
+            "reason": step.reason,
+            "rows_to_read": step.rows_to_read,
+            "changes": list(step.schema_changes),
+            "breaking": step.breaking,
+            "warnings": list(step.warnings),
+        }
+        for step in plan.steps
+    ]
 
 
 def _nothing_to_do(models: Sequence[object], sql: Path) -> str:

@@ -20,7 +20,7 @@ from featurestore.online.memory import MemoryStore
 from featurestore.serving import Serving
 from featurestore.statuses import STATUSES
 from featurestore.testing.histories import Case, aggregate_cases, feature_cases
-from lakehouse.types import new_ulid, utc_now
+from lakehouse.types import new_ulid, utc_now, utc_text
 
 
 def served(lake: FeatureLake, case: Case, at: int) -> Serving:
@@ -35,9 +35,11 @@ def serving_of(view: BoundView, folded: Folded, at: int) -> Serving:
     store = MemoryStore()
     written = store.write(view.name, folded.keys, folded.values)
     file = ViewFile(view, *written, len(folded.keys), folded.tail)
-    store.publish(
-        Manifest(new_ulid(utc_now()), "lake", 1, at, "2026-01-01T00:00:00.000000Z", {view.name: file}), expected=None
+    built = utc_now()
+    manifest = Manifest.sealed(
+        id=new_ulid(built), lake="lake", snapshot=1, at=at, built_at=utc_text(built), views={view.name: file}
     )
+    store.publish(manifest, expected=None)
     return Serving(store)
 
 

@@ -1,0 +1,67 @@
+"""Entities as they are typed on the command line: ``pickup_zone=132``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from lakehouse.errors import RequestError, near
+from lakehouse.types import parse_instant
+
+__all__ = ["entity_rows"]
+
+
+def entity_rows(texts: Sequence[str], types: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the entities that ``key=value`` texts name; a repeated key makes several, one value counts for all.
+
+    Parameters
+    ----------
+    texts
+        ``key=value``; nothing after the sign is null.
+    types
+        The type of each key, as DuckDB spells it.
+
+    Raises
+    ------
+    RequestError
+        If a key is unknown or missing, a value is not of its type, or keys are repeated differently often.
+    """
+    values: dict[str, list[Any]] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key not in types:
+            raise RequestError(f"there is no join key {key!r} among these features", hint=near(key, types, what="keys"))
+        values.setdefault(key, []).append(_typed(key, value, types[key]))
+    for key in types:
+        if key not in values:
+            raise RequestError(f"{key} is missing", hint=f"Add it: {key}=VALUE ({types[key]}).")
+    rows = max([len(column) for column in values.values()], default=1)
+    for key, column in values.items():
+        if len(column) not in (1, rows):
+            raise RequestError(f"{key} has {len(column)} values, another key has {rows}")
+    return [{key: column[row if len(column) > 1 else 0] for key, column in values.items()} for row in range(rows)]
+
+
+def _typed(key: str, text: str, type_: str) -> Any:
+    if not text:
+        return None
+    try:
+        return _PARSERS.get(type_, Decimal)(text)
+    except (ValueError, KeyError, InvalidOperation, RequestError):
+        raise RequestError(f"{key}: {text!r} is not of type {type_}") from None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "BOOLEAN": lambda text: {"true": True, "false": False}[text.lower()],
+    "TINYINT": int,
+    "SMALLINT": int,
+    "INTEGER": int,
+    "BIGINT": int,
+    "VARCHAR": str,
+    "BLOB": bytes.fromhex,
+    "DATE": dt.date.fromisoformat,
+    "TIMESTAMP": dt.datetime.fromisoformat,
+    "TIMESTAMP WITH TIME ZONE": parse_instant,
+}

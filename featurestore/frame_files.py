@@ -1,0 +1,99 @@
+"""Frames in files: spines that are read, results that are written."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lakehouse.errors import InputError, RequestError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["read_frame", "write_frame"]
+
+_KINDS = "Files end in .parquet, .arrow or .csv (also .csv.gz)."
+
+
+def read_frame(path: Path) -> pa.Table:
+    """Return the rows of a file in their order, with exactly their values.
+
+    CSV is read by the strict grammar of landing: ``007`` stays text, an empty field is null, times without a zone
+    stay without one.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, is of another kind, or has records that cannot be read.
+    """
+    if not path.is_file():
+        what = "this is a directory" if path.is_dir() else "there is no such file"
+        raise InputError(what, where=str(path), hint="A SELECT must be in quotes.")
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path, partitioning=None)
+        if name.endswith((".arrow", ".feather")):
+            from pyarrow import feather
+
+            return feather.read_table(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the file cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+    if ".csv" not in path.suffixes and ".tsv" not in path.suffixes:
+        raise InputError("a file of this kind cannot be a spine", where=str(path), hint=_KINDS)
+    return _csv(path)
+
+
+def _csv(path: Path) -> pa.Table:
+    """Land the file in a lake that lasts only for this, and read its typed view."""
+    from lakehouse.catalog import Catalog
+    from lakehouse.lake import Lake
+    from lakehouse.storage import Storage
+
+    with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
+        Catalog(Storage(scratch)).create()
+        lake = Lake(scratch)
+        report = lake.land("spine", [path])
+        if report.malformed:
+            first = report.first_malformed[0].reason if report.first_malformed else ""
+            raise InputError(f"{report.malformed:,} records cannot be read: {first}", where=str(path))
+        columns = [column.name for column in lake.source("spine").schema.columns]
+        from lakehouse.types import quote
+
+        names = ", ".join(quote(name) for name in columns)
+        # One file, so the place in it is the order of its rows.
+        return lake.sql(f"select {names} from lake.spine order by _offset").to_arrow()
+
+
+def write_frame(table: pa.Table, path: Path) -> None:
+    """Write rows to a file, whole or not at all.
+
+    Raises
+    ------
+    RequestError
+        If the file's name ends in something else than it can be written as.
+    """
+    name = path.name.lower()
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        if name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, partial, compression="zstd")
+        elif name.endswith((".arrow", ".feather")):
+            from pyarrow import feather
+
+            feather.write_feather(table, partial)
+        elif name.endswith(".csv"):
+            from lakehouse.result import QueryResult
+
+            with partial.open("wb") as out:
+                QueryResult.from_table(table).write_csv(out)
+        else:
+            raise RequestError(f"cannot tell what to write from the name {path.name!r}", hint=_KINDS)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
