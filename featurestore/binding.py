@@ -25,7 +25,7 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
 _SCALARS = frozenset({"BOOLEAN", *_INTEGERS, "FLOAT", "DOUBLE", "VARCHAR", "BLOB", "DATE", "TIMESTAMP", TIMESTAMPTZ})
 _NO_KEYS = frozenset({"FLOAT", "DOUBLE"})
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)\Z")
-_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ (),]*\Z")
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\s*[0-9]+\s*(,\s*[0-9]+\s*)?\))?\s*\Z")
 _SUM_PRECISION = 38
 
 
@@ -187,7 +187,8 @@ def _refuse_unfinished(view: FeatureView) -> None:
 def _columns(view: FeatureView, session: Session) -> Mapping[str, Column]:
     """Return the source's columns by lower-case name."""
     try:
-        described = session.describe(source_sql(view.source))
+        # As a subquery, so that nothing but a SELECT is taken and nothing ever run; the newline ends a comment.
+        described = session.describe(f"select * from (\n{source_sql(view.source)}\n) source")
     except PenstockError as error:
         raise DefinitionError(f"the source cannot be read: {error.what}", where=view.where, hint=error.hint) from error
     return {name.lower(): Column(name, type_) for name, type_ in described}
@@ -215,15 +216,27 @@ def _scalar(view: FeatureView, name: str, role: str, columns: Mapping[str, Colum
     return column
 
 
+def _named(view: FeatureView, name: str, role: str, columns: Mapping[str, Column]) -> Column:
+    """Return a column that answers will name: there case counts, other than in SQL."""
+    column = _scalar(view, name, role, columns)
+    if column.name != name:
+        raise DefinitionError(
+            f"{role}: the source spells the column {name!r} as {column.name!r}",
+            where=view.where,
+            hint=f"Write {column.name!r}, or take a SELECT as the source and rename it.",
+        )
+    return column
+
+
 def _key(view: FeatureView, name: str, columns: Mapping[str, Column]) -> Column:
-    column = _scalar(view, name, "join key", columns)
+    column = _named(view, name, "join key", columns)
     if column.type in _NO_KEYS:
         raise DefinitionError(
             f"join key {name!r} is of type {column.type}: floating-point numbers identify nothing",
             where=view.where,
             hint="Take a SELECT as the source and cast it to an integer, decimal or text.",
         )
-    return Column(name, column.type)
+    return column
 
 
 def _time(view: FeatureView, name: str, role: str, columns: Mapping[str, Column]) -> Column:
@@ -247,7 +260,7 @@ def _features(
     view: FeatureView, feature: Feature | Aggregate, columns: Mapping[str, Column], session: Session
 ) -> list[BoundFeature]:
     if isinstance(feature, Feature):
-        column = _scalar(view, feature.name, "feature", columns)
+        column = _named(view, feature.name, "feature", columns)
         _check_dtype(view, feature, column, session)
         return [BoundFeature(feature.name, column.type)]
     source = None if feature.column is None else _scalar(view, feature.column, f"aggregate {feature.name!r}", columns)
@@ -265,22 +278,30 @@ def _features(
 def _check_dtype(view: FeatureView, feature: Feature, column: Column, session: Session) -> None:
     if feature.dtype is None:
         return
-    if not _TYPE.match(feature.dtype):
-        raise DefinitionError(f"feature {feature.name!r}: {feature.dtype!r} is not a type", where=view.where)
-    try:
-        ((_, declared),) = session.describe(f"select cast(null as {feature.dtype}) as t")
-    except PenstockError:
+    declared = _type(feature.dtype, session)
+    if declared is None:
         raise DefinitionError(
             f"feature {feature.name!r}: {feature.dtype!r} is not a type",
             where=view.where,
             hint="Spell it as SQL does: bigint, double, decimal(10,2), varchar, boolean, date, timestamptz.",
-        ) from None
+        )
     if declared != column.type:
         raise DefinitionError(
             f"feature {feature.name!r} is declared as {declared}, but the source's column is {column.type}",
             where=view.where,
             hint="Values are never converted on the way: change dtype, or cast in a SELECT as the source.",
         )
+
+
+def _type(text: str, session: Session) -> str | None:
+    """Return a type as DuckDB spells it, or None if the text names none."""
+    if not _TYPE.match(text):
+        return None
+    try:
+        ((_, type_),) = session.describe(f"select cast(null as {text}) as t")
+    except PenstockError:
+        return None
+    return type_
 
 
 def _result_type(view: FeatureView, aggregate: Aggregate, source: Column | None) -> str:

@@ -99,8 +99,11 @@ class Feature:
 
     def __post_init__(self) -> None:
         _check_name(self.name, f"feature {self.name!r}")
-        if self.dtype is not None and not (isinstance(self.dtype, str) and self.dtype.strip()):
+        if self.dtype is None:
+            return
+        if not isinstance(self.dtype, str) or not self.dtype.strip():
             raise DefinitionError("dtype must be a type as SQL spells it", where=f"feature {self.name!r}")
+        _set(self, dtype=self.dtype.strip())
 
     @property
     def feature_names(self) -> tuple[str, ...]:

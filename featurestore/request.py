@@ -53,7 +53,7 @@ def resolve(
     Raises
     ------
     RequestError
-        If a view or feature is unknown (near matches are listed), or two columns would have one name.
+        If a view, feature or join key is unknown (near matches are listed), or two columns would have one name.
     """
     origin: dict[str, str] = {name.lower(): f"the column {name!r} of the spine" for name in taken}
     asked = []
@@ -63,6 +63,7 @@ def resolve(
                 f"there is no feature view {projection.view!r}", hint=near(projection.view, views, what="feature views")
             )
         view = views[projection.view]
+        _check(projection, view)
         features = tuple(view.feature(name) for name in projection.features or view.feature_names)
         prefix = projection.prefix or (view.name if full_feature_names else "")
         names = tuple(f"{prefix}__{feature.name}" if prefix else feature.name for feature in features)
@@ -73,10 +74,30 @@ def resolve(
     return tuple(asked)
 
 
+def _check(projection: Projection, view: BoundView) -> None:
+    """Refuse what the view has not: it may have changed since the projection was made."""
+    keys = [key.name for key in view.keys]
+    asked = (("feature", projection.features or (), view.feature_names), ("join key", projection.join_keys, keys))
+    for what, names, known in asked:
+        for name in names:
+            if name not in known:
+                raise RequestError(
+                    f"there is no {what} {name!r}",
+                    where=f"feature view {view.name!r}",
+                    hint=near(name, known, what=f"{what}s"),
+                )
+
+
 def _claim(origin: dict[str, str], name: str, feature: str) -> None:
-    if name.lower() in origin:
+    other = origin.get(name.lower())
+    if other == feature:
         raise RequestError(
-            f"two columns would be called {name!r}: {origin[name.lower()]} and {feature}",
+            f"two columns would be called {name!r}: {feature} is asked for twice",
+            hint="Leave one out, or give each role a prefix of its own.",
+        )
+    if other is not None:
+        raise RequestError(
+            f"two columns would be called {name!r}: {other} and {feature}",
             hint="Ask for full_feature_names=True, give a role a prefix, or rename the spine's column.",
         )
     origin[name.lower()] = feature

@@ -179,7 +179,8 @@ def test_a_dtype_is_text(dtype):
 
 
 def test_features_say_their_names():
-    assert Feature("fare", "bigint").feature_names == ("fare",)
+    assert Feature("fare", " bigint ").feature_names == ("fare",)
+    assert Feature("fare", " bigint ") == Feature("fare", "bigint")
     assert TRIPS.feature_names == ("trips_1h", "trips_1d", "trips_7d")
     assert Aggregate("n", "count", [dt.timedelta(hours=48), " 60 m"]).feature_names == ("n_2d", "n_60m")
 
