@@ -8,6 +8,7 @@ import math
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -32,6 +33,7 @@ from featurestore.registry import apply_definitions, bound_views, read_definitio
 from featurestore.reproduction import differing_rows
 from featurestore.retrieval import RetrievalJob, retrieve
 from featurestore.splits import cut, time_cutoffs
+from featurestore.store import FeatureStore
 from featurestore.training import TrainingSet, save, training_set, training_sets, users_of_view
 from lakehouse.catalog import Catalog, Change, TableChange
 from lakehouse.delta import ColumnSchema, TableSchema
@@ -777,3 +779,33 @@ def test_a_set_says_what_it_is(lake: TrainingLake, capsys: pytest.CaptureFixture
 
 def test_the_job_itself_saves(lake: TrainingLake) -> None:
     assert lake.job().save("tips", keep=None).manifest.keep_until is None
+
+
+# -- as users type it ----------------------------------------------------------------------------------------------
+
+
+def test_a_store_saves_lists_and_guards_what_sets_use(lake: TrainingLake) -> None:
+    store = FeatureStore(lake.root / "lake")
+    kept = store.get_historical_features(spine(), "tips").save("tips")
+    assert kept.manifest.service == "tips@1"
+    assert store.training_set("tips").reproduce().same
+    assert [row["name"] for row in store.training_sets()] == ["tips"]
+    told = refused(RequestError, lambda: store.apply([ZONE, LAST], prune=True))
+    assert "training set tips@1" in told
+
+
+def test_newer_definitions_on_older_data_reproduce(lake: TrainingLake) -> None:
+    store = FeatureStore(lake.root / "lake")
+    before = lake.snapshot.number
+    lake.append(trips(80, 10), table=TRIPS)
+    newer = replace(LAST, ttl="1h")
+    store.apply([ZONE, newer, DEMAND, replace(TIPS, features=[newer])])
+    job = store.get_historical_features(spine(), ["last_trip:fare"], as_of=before, definitions="latest")
+    kept = job.save("tips")
+    assert kept.manifest.source_snapshot == before
+    assert (
+        kept.manifest.definitions
+        == read_definitions(lake.snapshot).sha256
+        != read_definitions(lake.catalog.snapshot(before)).sha256
+    )
+    assert kept.reproduce().same
