@@ -10,7 +10,6 @@ Needs ``pip install 'penstock[test]'``.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -156,15 +155,10 @@ def arrow_table(types: Mapping[str, str], columns: Mapping[str, Sequence[Any]]) 
     """Return columns of Python values as an Arrow table of DuckDB types; timestamps may be integers, in µs."""
     import pyarrow as pa
 
-    schema = pa.schema([(name, _arrow_type(type_)) for name, type_ in types.items()])
+    from featurestore.codec import arrow_type
+
+    schema = pa.schema([(name, arrow_type(type_)) for name, type_ in types.items()])
     return pa.table([_array(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-@functools.cache
-def _arrow_type(type_: str) -> pa.DataType:
-    from lakehouse.delta import ColumnSchema, arrow_schema
-
-    return arrow_schema((ColumnSchema("column", type_),)).field(0).type
 
 
 def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:

@@ -75,12 +75,12 @@ WANTED = {
 def test_generated_cases_meet_what_goes_wrong():
     seen: set[str] = set()
 
-    @settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])
+    @settings(max_examples=100, deadline=None, database=None, phases=[Phase.generate])
     @given(feature_cases() | aggregate_cases(online=True))
     def collect(case: Case) -> None:
         seen.update(_kinds(case))
 
-    for number in range(20):
+    for number in range(40):
         if not seen >= WANTED:
             seed(number)(collect)()
     assert WANTED - seen == set()
@@ -187,6 +187,8 @@ def _window_kinds(view: BoundView, history: list[Any], asked: Any) -> set[str]:
 def test_a_lake_holds_a_case_as_it_is_through_appends_and_compaction(case: Case):
     with case_lake(case) as lake:
         assert lake.bind(case.view) == case.bound()
+        with lake.session() as session:
+            assert session.sql("select * from warehouse.facts").to_arrow().schema == case.history.schema
         assert len(lake.snapshot.files(FACTS)) == len(case.batches)
         first = lake.snapshot.number
         lake.compact(reverse=True)
