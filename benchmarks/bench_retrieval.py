@@ -110,11 +110,13 @@ def duckdb_narrow(root: str) -> Any:
     connection = _connection(root)
     with timed():
         connection.execute(
-            "create temp table won as select s.*, f.seen from spine s asof left join (select customer, seen from facts) f "
+            "create temp table won as select s.*, f.seen from spine s "
+            "asof left join (select customer, seen from facts) f "
             "on s.customer = f.customer and s.event_timestamp >= f.seen"
         )
         result = connection.sql(
-            f"with found as (select f.* from facts f join (select distinct customer, seen from won) w using (customer, seen) "
+            "with found as (select f.* from facts f "
+            "join (select distinct customer, seen from won) w using (customer, seen) "
             f"qualify row_number() over (partition by f.customer, f.seen order by {_GREATEST}) = 1) "
             f"select s.row, {_ANSWER} from won s left join found f on s.customer = f.customer and s.seen = f.seen"
         ).to_arrow_table()
@@ -141,7 +143,9 @@ def polars_join_asof(root: str) -> Any:
     with timed():
         facts = pl.scan_parquet(f"{root}/warehouse/facts/part-*.parquet")
         spine = pl.scan_parquet(f"{root}/spine.parquet").sort("event_timestamp")
-        single = facts.sort("seen", *_NAMES, nulls_last=False).unique(["customer", "seen"], keep="last", maintain_order=True)
+        single = facts.sort("seen", *_NAMES, nulls_last=False).unique(
+            ["customer", "seen"], keep="last", maintain_order=True
+        )
         joined = spine.join_asof(
             single, left_on="event_timestamp", right_on="seen", by="customer", tolerance="7d", check_sortedness=False
         )
@@ -155,7 +159,7 @@ def penstock(root: str) -> Any:
     import pyarrow.parquet as pq
     from deltalake import DeltaTable  # noqa: F401
 
-    import featurestore.engines.local
+    import featurestore.engines.local  # noqa: F401
     from featurestore.binding import bind
     from featurestore.definitions import Entity, Feature, FeatureView
     from featurestore.retrieval import retrieve

@@ -43,7 +43,8 @@ def boundaries(instants: Ints, window: int, hop: int | None, *, closed_left: boo
     if hop is not None:
         start = start // hop * hop
     shift = int(closed_left)
-    return start - shift, np.maximum(instants, _MIN + shift) - shift
+    high = np.maximum(instants, _MIN + shift) - shift
+    return np.minimum(start - shift, high), high
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 sys.path.append(str(Path(__file__).parent))  # the oracle lies beside the tests
@@ -13,12 +19,17 @@ sys.path.append(str(Path(__file__).parent))  # the oracle lies beside the tests
 from feature_lake import FeatureLake, case_lake
 from oracle import answers, cells_of, differences, excluded, rows_of, spine_of
 
-from featurestore.retrieval import RetrievalJob, retrieve
+from featurestore.definitions import Aggregate, Entity, Feature, FeatureView, Projection
+from featurestore.engines import Answer
+from featurestore.engines.local import LocalEngine
+from featurestore.engines.streams import arrow_type
+from featurestore.retrieval import Options, RetrievalJob, retrieve
 from featurestore.statuses import STATUSES
-from featurestore.testing.histories import Case, aggregate_cases, feature_cases
+from featurestore.testing.histories import Case, aggregate_cases, arrow_table, feature_cases
+from lakehouse.errors import DefinitionError, RequestError
 from lakehouse.settings import LakeSettings, Resources, Settings
 
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def settings_of(lake: FeatureLake) -> Settings:
@@ -75,7 +86,7 @@ def test_aggregates_equal_the_oracle(case: Case) -> None:
 
 
 @given(aggregate_cases() | feature_cases())
-@settings(SLOW, max_examples=20)
+@settings(SLOW, max_examples=10)
 def test_the_order_of_rows_and_files_does_not_matter(case: Case) -> None:
     with case_lake(case) as lake:
         before = check(lake, case)
@@ -164,10 +175,10 @@ def test_lookups_by_hand(lake: FeatureLake) -> None:
     assert table.column_names == ["event_timestamp", "zone", "id", "tip", "note"]
     assert table.column("tip").to_pylist() == [20, None, None, None, 50, None, None]
     assert table.column("note").to_pylist() == ["c", None, None, None, "late", None, None]
-    names = [[STATUSES[code] for code in column.to_pylist()] for column in job.statuses().columns]
+    names = [column.to_pylist() for column in job.statuses().columns]
     assert names[0] == ["PRESENT", "EXPIRED", "NULL", "NOT_FOUND", "PRESENT", "NOT_FOUND", "EXPIRED"]
     assert names[1] == names[0]
-    assert job.statuses().schema == pa.schema({"tip": pa.uint8(), "note": pa.uint8()})
+    assert job.statuses().schema == pa.schema({"tip": pa.string(), "note": pa.string()})
 
 
 def test_the_report_adds_up(lake: FeatureLake) -> None:
@@ -176,7 +187,7 @@ def test_the_report_adds_up(lake: FeatureLake) -> None:
     assert (report.snapshot, report.spine_rows) == (lake.snapshot.number, 7)
     assert (view.view, view.keys, view.columns) == ("sales", ("zone",), ("tip", "note"))
     assert (view.present, view.null, view.expired, view.not_found) == (2, 1, 2, 2)
-    assert (view.matched, view.without_key, view.hidden, view.rows_excluded) == (3, 2, 0, 1)
+    assert (view.matched, view.without_key, view.hidden, view.rows_excluded) == (3, 2, 1, 1)
     assert (view.files_read, view.files_skipped) == (2, 0)
     assert "7 spine rows at snapshot" in repr(report)
     assert "1 row of the source without an event timestamp" in repr(report)
@@ -212,33 +223,26 @@ def test_features_that_are_not_asked_decide_ties_too(lake: FeatureLake) -> None:
 
 def test_windows_by_hand(lake: FeatureLake) -> None:
     job = ask(lake, [WINDOWS], [WINDOWS.on()], SPINE)
-    table = job.to_arrow()
-    assert table.column("n_1h").to_pylist() == [3, 0, 1, 0, 1, 0, 0]
+    table, statuses = job.to_arrow(), job.statuses()
+    assert table.column("n_1h").to_pylist() == [3, 0, 1, 0, 0, 0, 0]
     assert table.column("n_2h").to_pylist() == [4, 0, 1, 0, 1, 0, 0]
     assert table.column("fare_1h").type == pa.decimal128(38, 2)
-    assert table.column("fare_1h").to_pylist() == [
-        Decimal("12.25"),
-        None,
-        Decimal("4.00"),
-        None,
-        Decimal("5.00"),
-        None,
-        None,
-    ]
+    sums = [Decimal("12.25"), None, Decimal("4.00"), None, None, None, None]
+    assert table.column("fare_1h").to_pylist() == sums
     assert table.column("top_2h").to_pylist() == [25, None, None, None, 50, None, None]
-    statuses = [[STATUSES[code] for code in job.statuses().column(n).to_pylist()] for n in ("n_1h", "top_2h")]
-    assert statuses[0] == ["PRESENT", "NOT_FOUND", "PRESENT", "NOT_FOUND", "PRESENT", "NOT_FOUND", "NOT_FOUND"]
-    assert statuses[1][2] == "NULL"
+    counted = ["PRESENT", "NOT_FOUND", "PRESENT", "NOT_FOUND", "PRESENT", "NOT_FOUND", "NOT_FOUND"]
+    assert statuses.column("n_1h").to_pylist() == counted
+    # A window of the view holds an event, or a value; this one doesn't.
+    assert statuses.column("fare_1h")[4].as_py() == "NULL"
+    assert statuses.column("top_2h")[2].as_py() == "NULL"
 
 
 def test_windows_that_are_not_asked_decide_whether_there_is_anything(lake: FeatureLake) -> None:
-    job = ask(lake, [WINDOWS], [WINDOWS[["n_1h"]]], {"event_timestamp": at(4), "zone": [2]})
-    assert job.to_arrow().column("n_1h").to_pylist() == [1]
-    job = ask(lake, [WINDOWS], [WINDOWS[["fare_1h"]]], {"event_timestamp": at(4.5), "zone": [2]})
-    assert STATUSES[job.statuses().column(0)[0].as_py()] == "PRESENT"
-    job = ask(lake, [WINDOWS], [WINDOWS[["fare_1h"]]], {"event_timestamp": at(5), "zone": [2]})
-    assert job.to_arrow().column("fare_1h").to_pylist() == [None]
-    assert STATUSES[job.statuses().column(0)[0].as_py()] == "NULL"
+    spine = {"event_timestamp": at(4, 4.5, 5, 6), "zone": [2, 2, 2, 2]}
+    job = ask(lake, [WINDOWS], [WINDOWS[["n_1h", "fare_1h"]]], spine)
+    assert job.to_arrow().column("n_1h").to_pylist() == [0, 0, 0, 0]
+    assert job.statuses().column("n_1h").to_pylist() == ["PRESENT", "PRESENT", "NOT_FOUND", "NOT_FOUND"]
+    assert job.statuses().column("fare_1h").to_pylist() == ["NULL", "NULL", "NOT_FOUND", "NOT_FOUND"]
 
 
 def test_a_view_in_two_roles(lake: FeatureLake) -> None:
@@ -292,7 +296,7 @@ def test_nothing_to_find_gives_the_right_schema(lake: FeatureLake, view: Feature
     types = [arrow_type(feature.type) for feature in bound.features]
     assert table.schema.types[2:] == types
     assert table.num_rows == len(spine["zone"])
-    assert set(job.statuses().column(0).to_pylist()) <= {STATUSES.index("NOT_FOUND")}
+    assert set(job.statuses().column(0).to_pylist()) <= {"NOT_FOUND"}
     if view is WINDOWS:
         assert set(table.column("n_1h").to_pylist()) <= {0}
     report = job.report.views[0]

@@ -42,6 +42,10 @@ def keys(type_: str, values: pa.Array) -> list[Any]:
     return spine_keys(spine(k0=values), asked(type_)).column(0).to_pylist()
 
 
+def local(*parts: int) -> dt.datetime:
+    return dt.datetime(*parts)  # noqa: DTZ001 - what a clock shows
+
+
 def refused(frame: Any, **options: Any) -> str:
     with pytest.raises(RequestError) as caught:
         read_spine(frame, **options)
@@ -201,7 +205,7 @@ def test_seconds_too_far_away_are_refused_with_their_row() -> None:
 
 
 def test_naive_times_need_a_zone() -> None:
-    frame = {"event_timestamp": [dt.datetime(2020, 3, 1, 7)]}
+    frame = {"event_timestamp": [local(2020, 3, 1, 7)]}
     assert 'timezone="UTC"' in refused(frame)
     assert read_spine(frame, timezone="America/New_York").instants.tolist() == [MICROS]
 
@@ -211,16 +215,16 @@ def test_zoned_times_keep_their_zone_whatever_is_declared() -> None:
 
 
 def test_an_unknown_zone_has_near_matches() -> None:
-    assert "America/New_York" in refused({"event_timestamp": [dt.datetime(2020, 3, 1)]}, timezone="America/New_Yrok")
+    assert "America/New_York" in refused({"event_timestamp": [local(2020, 3, 1)]}, timezone="America/New_Yrok")
 
 
 def test_ambiguous_local_times_are_the_earlier_instant() -> None:
-    read = read_spine({"event_timestamp": [dt.datetime(2020, 11, 1, 1, 30)]}, timezone="America/New_York")
+    read = read_spine({"event_timestamp": [local(2020, 11, 1, 1, 30)]}, timezone="America/New_York")
     assert read.instants.tolist() == [int(dt.datetime(2020, 11, 1, 5, 30, tzinfo=dt.UTC).timestamp()) * 10**6]
 
 
 def test_local_times_that_never_were_are_refused_with_their_rows() -> None:
-    never = dt.datetime(2020, 3, 8, 2, 30)
+    never = local(2020, 3, 8, 2, 30)
     message = refused({"event_timestamp": [None, never, NOON.replace(tzinfo=None), never]}, timezone="America/New_York")
     assert "2 times in 'event_timestamp' never occurred in America/New_York" in message
     assert "row 1, 3" in message
@@ -265,7 +269,7 @@ def test_integers_of_any_width_are_the_same_integer_or_match_nothing(type_: str,
         ("TINYINT", pa.array([127, 300, None]), [127, None, None]),
         ("BIGINT", pa.array([1.0, None, float("nan"), -0.0]), [1, None, None, 0]),
         ("BIGINT", pa.array([Decimal("2.00"), Decimal("2.50"), None]), [2, None, None]),
-        ("SMALLINT", pa.array([Decimal("1e30"), Decimal("-3")]), [None, -3]),
+        ("SMALLINT", pa.array([Decimal("1e30"), Decimal(-3)]), [None, -3]),
         ("BIGINT", pa.array([Decimal("0." + "0" * 37 + "1")]), [None]),
         ("DECIMAL(4,1)", pa.array([1, 999, 1000]), [Decimal("1.0"), Decimal("999.0"), None]),
         ("DECIMAL(4,1)", pa.array([Decimal("1.50"), Decimal("1.55")]), [Decimal("1.5"), None]),
@@ -278,7 +282,7 @@ def test_integers_of_any_width_are_the_same_integer_or_match_nothing(type_: str,
         ("BLOB", pa.array([b"ab"], pa.binary_view()), [b"ab"]),
         ("BOOLEAN", pa.array([True, None]), [True, None]),
         ("DATE", pa.array([dt.date(2020, 1, 1)], pa.date64()), [dt.date(2020, 1, 1)]),
-        ("TIMESTAMP", pa.array([1001, 1000], pa.timestamp("ns")), [None, dt.datetime(1970, 1, 1, 0, 0, 0, 1)]),
+        ("TIMESTAMP", pa.array([1001, 1000], pa.timestamp("ns")), [None, local(1970, 1, 1, 0, 0, 0, 1)]),
         ("TIMESTAMP WITH TIME ZONE", pa.array([NOON], pa.timestamp("s", "Asia/Tokyo")), [NOON]),
         ("BIGINT", pa.array([None, None], pa.null()), [None, None]),
         ("VARCHAR", pa.array([], pa.null()), []),
