@@ -12,6 +12,7 @@ import decimal
 import hashlib
 import itertools
 import operator
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -30,6 +31,7 @@ LONGEST = 500
 
 _PLAIN, _HASHED = b"\x00", b"\x01"
 _END = b"\x00\x00"
+_UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _DIGITS = 40  # more than any integer or decimal here has
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -44,6 +46,14 @@ class KeyCodec:
     types
         As DuckDB spells them, in the order of the join keys; none for one row for everybody.
 
+    Attributes
+    ----------
+    encode_one
+        ``encode_one(values)`` returns the key of single values, the same bytes as `encode`. It returns None if no row
+        can have the key: a value is None, an integer beyond the type's range, or a decimal that the type can't hold
+        exactly. It raises `RequestError` if a value is of another type than its key: values are compared exactly, and
+        never converted from text.
+
     Raises
     ------
     RequestError
@@ -57,6 +67,10 @@ class KeyCodec:
             if known.code in "fd":
                 raise RequestError(f"a key can't be of type {known.type}: floating-point numbers identify nothing")
         self._ones = tuple(_one(known) for known in self._layouts)
+        single = len(self._layouts) == 1 and _is_integer(self._layouts[0])
+        self.encode_one: Callable[[Sequence[Any]], bytes | None] = (
+            self._integer_encoder() if single else self._encode_any
+        )
 
     def __repr__(self) -> str:
         return f"KeyCodec({list(self.types)!r})"
@@ -95,17 +109,7 @@ class KeyCodec:
         pieces.append(_fixed_run(run, len(arrays[0]), _END if pieces else _PLAIN))
         return _shortened(join(pieces))
 
-    def encode_one(self, values: Sequence[Any]) -> bytes | None:
-        """Return the key of single values, the same bytes as `encode`; None if no row can have it.
-
-        None is the answer when a value is None, an integer beyond the type's range, or a decimal that the type can't
-        hold exactly.
-
-        Raises
-        ------
-        RequestError
-            If a value is of another type than its key: values are compared exactly, never converted from text.
-        """
+    def _encode_any(self, values: Sequence[Any]) -> bytes | None:
         if len(values) != len(self._ones):
             raise self._miscounted(len(values))
         key = _PLAIN
@@ -115,6 +119,22 @@ class KeyCodec:
                 return None
             key += part
         return key if len(key) <= LONGEST else _HASHED + hashlib.sha256(key[1:]).digest()
+
+    def _integer_encoder(self) -> Callable[[Sequence[Any]], bytes | None]:
+        """Return the short way for the most common kind of key, one integer; whatever is special goes the long way."""
+        size = self._layouts[0].size
+        bias = 1 << (8 * size - 1)
+        pack = struct.Struct(f">x{_UNSIGNED[size]}").pack
+        general = self._encode_any
+
+        def encode_one(values: Sequence[Any]) -> bytes | None:
+            if len(values) == 1:
+                value = values[0]
+                if type(value) is int and -bias <= value < bias:
+                    return pack(value + bias)
+            return general(values)
+
+        return encode_one
 
     def decode(self, key: bytes | memoryview) -> tuple[Any, ...] | None:
         """Return the values of a key; None for one that is a hash.
@@ -152,6 +172,10 @@ def _damaged(key: bytes) -> CatalogDamagedError:
     return CatalogDamagedError(
         f"{key[:40]!r} is no key of these types", hint="Build it again: penstock materialize --full."
     )
+
+
+def _is_integer(known: Layout) -> bool:
+    return known.code in "bhiq" and not known.precision and known.convert is None
 
 
 # --- single values
@@ -298,8 +322,7 @@ def _key_column(array: Any, known: Layout) -> pa.Array:
     import pyarrow as pa
 
     what = f"the key of type {known.type}"
-    whole = known.code in "bhiq" and not known.precision and known.convert is None
-    if not whole or not pa.types.is_integer(array.type):
+    if not _is_integer(known) or not pa.types.is_integer(array.type):
         return column(array, known, what)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
