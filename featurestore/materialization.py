@@ -20,7 +20,7 @@ from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.pins import Pins
 from lakehouse.session import Session
-from lakehouse.types import new_ulid, utc_text
+from lakehouse.types import new_ulid, plural, utc_text
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -100,7 +100,7 @@ class MaterializationReport:
             return [f"Nothing to do: generation {self.generation} is of snapshot {self.snapshot} and for {self.at}."]
         lines = []
         for view in self.views:
-            tail = f" + {view.tail:,} rows that become visible later" if view.tail else ""
+            tail = f" + {plural(view.tail, 'row')} visible later" if view.tail else ""
             how = "unchanged, file kept" if view.reused else f"{view.seconds:.1f} s"
             lines.append(f"{view.view}: {_count(view.entities)}{tail}, {view.bytes:,} bytes, {how}")
         lines.append(f"serving generation {self.generation}: snapshot {self.snapshot}, for {self.at} and later")

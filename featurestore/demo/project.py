@@ -56,6 +56,7 @@ def _copy_project(origin: Path, project: Path) -> None:
     project.mkdir(parents=True, exist_ok=True)
     settings = (origin / PROJECT_FILE).read_text(encoding="utf-8")
     shutil.copytree(origin / "sql", project / "sql")
+    shutil.copy(origin / "features.py", project / "features.py")
     shutil.copytree(DATA, project / "data")
     (project / ".gitignore").write_text(".penstock/\n", encoding="utf-8")
     (project / PROJECT_FILE).write_text(settings.replace(_DATA_IN_CHECKOUT, "data/"), encoding="utf-8")

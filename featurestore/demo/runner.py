@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from featurestore.demo.project import prepare
+from featurestore.retrieval import RetrievalJob
+from featurestore.store import FeatureStore
+from featurestore.training import TrainingSet
 from lakehouse.export import ExportedFile
 from lakehouse.inputs import expand
 from lakehouse.lake import Lake
 from lakehouse.landing import LandReport
 from lakehouse.promotion import PromotionReport
+from lakehouse.types import utc_text
 
 __all__ = ["run"]
 
 SOURCE = "yellow_trips"
 TAG = "twelve-months"
+SERVICE = "tips"
+_ZONES = "pickup_zone=132 pickup_zone=48 pickup_zone=265 dropoff_zone=230"
+_CARD_TRIPS = """\
+select trip_id, pickup_at as event_timestamp, pickup_zone, dropoff_zone, tip > 0.2 * fare as generous
+from warehouse.trips where payment_type = 1 and fare > 0"""
 _MONTHS = """\
 select strftime(day, '%Y-%m') as month, sum(trips) as trips, round(sum(tips) / sum(fares), 3) as tip_share
 from warehouse.daily_trips group by month having trips > 1000 order by month desc limit 4"""
@@ -39,19 +49,35 @@ def run(directory: Path | None, echo: Callable[[str], None]) -> None:
     """
     started = time.monotonic()
     project, data = prepare(directory)
-    lake = Lake(project)
+    store = FeatureStore(project)
     files = sorted(data.glob("yellow_*.csv.gz"))
-    shown = data.relative_to(project)
     step = _Steps(echo)
+    echo(click.style("Penstock demo: real taxi trips of New York, from raw bytes to features that agree.", bold=True))
+    _first_year(store.lake, files, str(data.relative_to(project)), step)
+    first = _features(store, step)
+    _one_month_more(store, files, first, step)
+    echo("")
+    echo(f"Done in {time.monotonic() - started:.1f} s. The lake is in {_short(store.lake.storage.uri)}. Try next:")
+    prefix = "" if project == Path.cwd() else f"cd {_short(str(project))} && "
+    for command in (
+        'penstock sql "select * from warehouse.trips limit 5"',
+        "penstock features show zone_demand",
+        "penstock training-set show tips",
+        "penstock online status",
+        "penstock snapshots",
+    ):
+        echo(f"  {prefix}{command}")
 
-    echo(click.style("Penstock demo: real taxi trips of New York, from raw bytes to enforced tables.", bold=True))
+
+def _first_year(lake: Lake, files: Sequence[Path], shown: str, step: _Steps) -> None:
+    """Land twelve months and promote them."""
     with step(
         "land twelve months", f"penstock land {SOURCE} {shown}/yellow_201*.gz {shown}/yellow_2020-0[1-4]*.gz"
     ) as say:
-        first = lake.land(SOURCE, files[:-1])
-        say(_landed(first))
-    with step("give the bytes back", f"penstock export-raw {SOURCE} {first.load_id} -o DIR") as say:
-        say(_exported(lake, first, files[:-1]))
+        landed = lake.land(SOURCE, files[:-1])
+        say(_landed(landed))
+    with step("give the bytes back", f"penstock export-raw {SOURCE} {landed.load_id} -o DIR") as say:
+        say(_exported(lake, landed, files[:-1]))
     with step("promote them by the SQL in sql/", "penstock promote") as say:
         for line in _promoted(lake.promote()):
             say(line)
@@ -62,25 +88,59 @@ def run(directory: Path | None, echo: Callable[[str], None]) -> None:
     with step("see what was rejected, and why", "penstock quarantine trips") as say:
         for line in _rejected(lake):
             say(line)
+
+
+def _features(store: FeatureStore, step: _Steps) -> TrainingSet:
+    """Define features, train on them, serve them, and show that both sides agree; return the training set."""
+    with step("define features", "penstock apply") as say:
+        plan = store.apply()
+        say(f"{plan.summary} → snapshot {plan.snapshot}")
+    with step(
+        "build a training set: card trips, features as known at pick-up",
+        'penstock historical tips --spine "select … from warehouse.trips" --save tips',
+    ) as say:
+        job = store.get_historical_features(_CARD_TRIPS, SERVICE)
+        saved: TrainingSet = job.save(SERVICE)
+        for line in _trained(saved, job):
+            say(line)
+    last = _last_dropoff(store)
+    with step("materialize the online features", f"penstock materialize --at {utc_text(last)}") as say:
+        for line in store.materialize(at=last).text():
+            say(line)
+    with step(
+        "look up a few zones, as of the data's own time",
+        f"penstock online get tips {_ZONES} --at {utc_text(last)}",
+    ) as say:
+        zones = {"pickup_zone": [132, 48, 265], "dropoff_zone": [230, 230, 230]}
+        for line in store.get_online_features(SERVICE, zones, at=last).lines():
+            say(line)
+    with step("prove that online equals offline", f"penstock verify {SERVICE}") as say:
+        for line in store.verify(SERVICE).text():
+            say(line)
+    return saved
+
+
+def _one_month_more(store: FeatureStore, files: Sequence[Path], first: TrainingSet, step: _Steps) -> None:
+    """Land and promote another month: the newest state moves on, the old ones stay."""
+    lake = store.lake
     with step("land one month more", f"penstock land {SOURCE}") as say:
         say(_landed(lake.land(SOURCE, files)))
     with step("promote again: only the new month is read", "penstock promote") as say:
         for line in _promoted(lake.promote()):
             say(line)
+    with step("rebuild the training set from its snapshot", f"penstock training-set reproduce {first.ref}") as say:
+        say(str(first.reproduce()))
+    with step(
+        "a new one differs", 'penstock historical tips --spine "select … from warehouse.trips" --save tips'
+    ) as say:
+        second = store.get_historical_features(_CARD_TRIPS, SERVICE).save(SERVICE)
+        for one in (first, second):
+            content, snapshot = one.manifest.content, one.manifest.source_snapshot
+            say(f"{one.ref}: {content.rows:,} rows of snapshot {snapshot}, hash {content.sha256[:16]}…")
     with step(
         "read the first state again", f'penstock sql "select count(*) from warehouse.trips" --as-of {TAG}'
     ) as say:
         say(f"{_trips(lake, None):,} trips now, {_trips(lake, TAG):,} at the tag {TAG}")
-    echo("")
-    echo(f"Done in {time.monotonic() - started:.1f} s. The lake is in {_short(lake.storage.uri)}. Try next:")
-    prefix = "" if project == Path.cwd() else f"cd {_short(str(project))} && "
-    for command in (
-        'penstock sql "select * from warehouse.trips limit 5"',
-        "penstock tables",
-        "penstock history trips",
-        "penstock snapshots",
-    ):
-        echo(f"  {prefix}{command}")
 
 
 class _Steps:
@@ -115,7 +175,7 @@ def _landed(report: LandReport) -> str:
     )
 
 
-def _exported(lake: Lake, report: LandReport, files: list[Path]) -> str:
+def _exported(lake: Lake, report: LandReport, files: Sequence[Path]) -> str:
     """Rebuild the landed files from their tiles and compare them with the originals, hash for hash."""
     with tempfile.TemporaryDirectory() as scratch:
         exported: list[ExportedFile] = lake.export_raw(SOURCE, str(report.load_id), Path(scratch))
@@ -143,6 +203,22 @@ def _promoted(report: PromotionReport) -> Iterator[str]:
 def _rejected(lake: Lake) -> Iterator[str]:
     for group in lake.quarantine("trips").groups[:5]:
         yield f"{group.rows:>6,}  {group.column}: {group.rule}"
+
+
+def _trained(saved: TrainingSet, job: RetrievalJob) -> Iterator[str]:
+    share = job.to_arrow().column("generous").to_pylist()
+    yield f"{saved.ref}: {len(share):,} card trips, {sum(share):,} with a tip above 20 % of the fare"
+    for view in job.report.views:
+        role = " on ".join([view.view, *view.keys])
+        found = f"{view.present:,} present + {view.null:,} null"
+        missing = f"{view.expired:,} expired + {view.not_found:,} not found"
+        yield f"{role}: {view.spine_rows:,} = {found} + {missing}"
+    yield f"saved at snapshot {saved.manifest.snapshot}, hash {saved.manifest.content.sha256[:16]}…"
+
+
+def _last_dropoff(store: FeatureStore) -> dt.datetime:
+    last: dt.datetime = store.lake.sql("select max(dropoff_at) from warehouse.trips").fetchall()[0][0]
+    return last
 
 
 def _trips(lake: Lake, as_of: str | None) -> int:
