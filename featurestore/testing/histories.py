@@ -308,7 +308,7 @@ def _cases(
 
     rarely = _FAR if draw(st.integers(0, 3)) == 0 else ()
     event = st.sampled_from([*events, *events, None, *rarely])
-    stamps = st.sampled_from([*events, *instants, None, *rarely])
+    stamps = st.sampled_from([*events, events[0] - 1, *instants, None, *rarely])
     columns = {name: st.sampled_from(_some(draw, pool_of(type_))) for name, type_ in types.items() if name[0] in "vt"}
     given = {_EVENT: event, _CREATED: stamps, **columns, "unused": st.sampled_from([None, "", "\0"])}
     types["unused"] = "VARCHAR"
