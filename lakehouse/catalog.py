@@ -213,8 +213,16 @@ class Catalog:
     @property
     def purpose(self) -> str | None:
         """What the lake was made for (``demo`` for the demo's), or None if there is none."""
+        return self._mark("purpose")
+
+    @property
+    def identity(self) -> str:
+        """What tells this lake from all others, wherever it is moved to; empty if there is none."""
+        return self._mark("id") or ""
+
+    def _mark(self, key: str) -> str | None:
         try:
-            return str(msgspec.json.decode(self.storage.read(LAKE_FILE)).get("purpose"))
+            return str(msgspec.json.decode(self.storage.read(LAKE_FILE)).get(key))
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 

@@ -208,6 +208,24 @@ class Session:
         """All tables and views of this snapshot, by name."""
         return sorted(self._names(self.snapshot))
 
+    def tables_of(self, query: str) -> list[TableName]:
+        """Return the tables and views of the lake that a SELECT reads at this snapshot, by name.
+
+        Raises
+        ------
+        UnknownTableError
+            If a table does not exist at this snapshot.
+        QueryError
+            If it does not parse.
+        """
+        try:
+            statement = parse(self.connection.cursor(), query)
+        except duckdb.Error as error:
+            raise query_error(error) from None
+        if statement is None:
+            return []
+        return sorted({name for use in statement.uses if (name := self._lake_name(use, statement)) is not None})
+
     # -- preparing ----------------------------------------------------------------------------------------------------
 
     def _prepared(self, query: str) -> _Prepared:
