@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from featurestore.binding import BoundView
 from featurestore.instants import micros_text
 from lakehouse.errors import CatalogDamagedError, ConflictError, FormatTooNewError, RequestError
 
-__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "published_after", "raced"]
+__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "content_digest", "published_after", "raced"]
 
 FORMAT = 1
 
@@ -165,7 +166,8 @@ class Manifest(msgspec.Struct, frozen=True):
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise CatalogDamagedError(f"generation {id_} cannot be read: {error}", where=place, hint=AGAIN) from error
         names = (manifest.id, *manifest.files)
-        if manifest.sha256 != manifest.digest() or manifest.id != id_ or not all(map(_FILE.match, names)):
+        # Over what the file says, not what this reader knows of it: later writers may add fields.
+        if manifest.sha256 != content_digest(head) or manifest.id != id_ or not all(map(_FILE.match, names)):
             raise CatalogDamagedError(
                 f"generation {id_} is damaged: its content does not match its hash", where=place, hint=AGAIN
             )
@@ -177,8 +179,13 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def digest(self) -> str:
         """Return the SHA-256 over everything but the hash itself."""
-        fields = {key: value for key, value in msgspec.to_builtins(self).items() if key != "sha256"}
-        return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+        return content_digest(msgspec.to_builtins(self))
+
+
+def content_digest(fields: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a document, all its fields but ``sha256``."""
+    rest = {key: value for key, value in fields.items() if key != "sha256"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()
 
 
 def check_succession(current: Manifest | None, following: Manifest) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from featurestore.generations import AGAIN, FORMAT, Manifest
+from featurestore.generations import AGAIN, FORMAT, Manifest, content_digest
 from lakehouse.errors import CatalogDamagedError, FormatTooNewError, PenstockError, StorageError
 
 __all__ = ["Directory", "Pointer", "sync_directory"]
@@ -43,7 +42,7 @@ class Pointer(msgspec.Struct, frozen=True):
 
     def digest(self) -> str:
         """Return the SHA-256 over everything but the hash itself."""
-        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, sha256=""))).hexdigest()
+        return content_digest(msgspec.to_builtins(self))
 
 
 class Directory:
@@ -103,17 +102,18 @@ class Directory:
     def _parsed(self, data: bytes) -> Pointer:
         where, hint = str(self._pointer_path), "Name a generation to go to: penstock online rollback --to ID."
         try:
-            pointer = msgspec.json.decode(data, type=Pointer)
+            head = msgspec.json.decode(data)
+            if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
+                raise FormatTooNewError(
+                    f"the store needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
+                    where=where,
+                    hint="Install a newer Penstock.",
+                )
+            pointer = msgspec.convert(head, Pointer)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise CatalogDamagedError(f"the pointer cannot be read: {error}", where=where, hint=hint) from error
-        if pointer.sha256 != pointer.digest():
+        if pointer.sha256 != content_digest(head) or pointer.current not in pointer.published:
             raise CatalogDamagedError("the pointer is damaged: it does not match its hash", where=where, hint=hint)
-        if pointer.min_reader > FORMAT:
-            raise FormatTooNewError(
-                f"the store needs a reader of format {pointer.min_reader}, this Penstock reads format {FORMAT}",
-                where=where,
-                hint="Install a newer Penstock.",
-            )
         return pointer
 
     def current(self) -> Manifest | None:

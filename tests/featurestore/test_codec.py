@@ -1,6 +1,6 @@
 """Packed rows, keys and sections: exact both ways, bulk and single alike, and safe against foreign bytes."""
 
-# ruff: noqa: DTZ - the type TIMESTAMP has no zone
+# ruff: noqa: DTZ001, DTZ901 - the type TIMESTAMP has no zone
 
 from __future__ import annotations
 
