@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featurestore.binding import BoundView
 from featurestore.source_rows import Span
-from lakehouse.errors import QueryError
+from lakehouse.errors import PenstockError, QueryError
 from lakehouse.types import quote
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def batches(session: Session, view: BoundView, query: str) -> Iterator[pa.Record
     Raises
     ------
     QueryError
-        If the view's source cannot be read.
+        If the view's source fails to run.
+    CatalogDamagedError
+        If a file of the lake is missing, cut or damaged.
     """
     import duckdb
     import pyarrow as pa
@@ -105,7 +107,7 @@ def batches(session: Session, view: BoundView, query: str) -> Iterator[pa.Record
         if empty:
             yield _nothing(reader.schema)
     except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise _unreadable(view, error) from error
+        raise _unreadable(session, view, error) from error
 
 
 def one_number(session: Session, view: BoundView, query: str) -> int:
@@ -115,7 +117,7 @@ def one_number(session: Session, view: BoundView, query: str) -> int:
     try:
         rows = session.connection.cursor().execute(query).fetchall()
     except duckdb.Error as error:
-        raise _unreadable(view, error) from error
+        raise _unreadable(session, view, error) from error
     return int(rows[0][0])
 
 
@@ -125,7 +127,10 @@ def _nothing(schema: pa.Schema) -> pa.RecordBatch:
     return pa.record_batch([pa.array([], field.type) for field in schema], schema=schema)
 
 
-def _unreadable(view: BoundView, error: BaseException) -> QueryError:
+def _unreadable(session: Session, view: BoundView, error: BaseException) -> PenstockError:
+    damaged = session.damage(error)
+    if damaged is not None:
+        return damaged
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return QueryError(f"the source cannot be read: {lines[0]}", where=f"feature view {view.name!r}")
 

@@ -26,7 +26,7 @@ from featurestore.engines.streams import arrow_type
 from featurestore.retrieval import Options, RetrievalJob, retrieve
 from featurestore.statuses import STATUSES
 from featurestore.testing.histories import Case, aggregate_cases, arrow_table, feature_cases
-from lakehouse.errors import DefinitionError, RequestError
+from lakehouse.errors import CatalogDamagedError, DefinitionError, RequestError
 from lakehouse.settings import LakeSettings, Resources, Settings
 
 SLOW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -372,6 +372,30 @@ def test_a_source_that_changed_is_named_with_both_types(tmp_path: Path) -> None:
     gone = replace(bound["sales"], source='select * from "warehouse"."fcts"')
     bound["sales"] = gone
     assert "there is no table warehouse.fcts" in message()
+
+
+@pytest.mark.parametrize("view", [LOOKUP, WINDOWS], ids=["lookups", "windows"])
+def test_a_damaged_file_is_named(tmp_path: Path, view: FeatureView) -> None:
+    lake = FeatureLake(tmp_path)
+    lake.put(TYPES, [facts(*((1, HOUR, None, Decimal("1.00"), n, "x" * 50) for n in range(50)))])
+    bound = {view.name: lake.bind(view)}
+    (path,) = (tmp_path / "lake" / "warehouse" / "facts").glob("*.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CatalogDamagedError, match=path.name):
+        retrieve(lake.snapshot, settings_of(lake), bound, [view.on()], SPINE).to_arrow()
+    path.unlink()
+    with pytest.raises(CatalogDamagedError, match=f"{path.name} is missing"):
+        retrieve(lake.snapshot, settings_of(lake), bound, [view.on()], SPINE).to_arrow()
+
+
+def test_a_value_that_makes_the_source_fail_names_the_view(lake: FeatureLake) -> None:
+    view = FeatureView(
+        "v", "select zone, seen, note::integer as note from warehouse.facts", [ZONE], [Feature("note")], "seen"
+    )
+    message = refused(lake, [view], [view.on()], SPINE)
+    assert message.startswith("feature view 'v': the source cannot be read: ")
+    assert "Could not convert string" in message
 
 
 # -- jobs -----------------------------------------------------------------------------------------------------------
