@@ -445,9 +445,11 @@ def test_aggregates_of_a_window(function, type_, values, expected):
 
 
 def test_a_mean_is_rounded_once():
-    # Through a rounded sum it would be 0.333…31, one unit in the last place too small or too great.
-    values = [2**53 + 1, 1, 1]
-    assert of_window("mean", "BIGINT", *values) == (3002399751580331.666666, PRESENT) == ((2**53 + 3) / 3, PRESENT)
+    cent, nothing = Decimal("0.01"), Decimal("0.00")
+    # Dividing by 3 first and by 100 then, it would be 0.003333333333333333.
+    assert of_window("mean", "DECIMAL(9,2)", cent, nothing, nothing) == (0.0033333333333333335, PRESENT)
+    # Through a sum of doubles it would be 4503599627370496.
+    assert of_window("mean", "BIGINT", 2**53 + 1, 1) == (4503599627370497.0, PRESENT)
 
 
 def test_a_count_of_events_counts_nulls_and_repeats():
