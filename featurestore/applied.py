@@ -11,7 +11,9 @@ import msgspec
 
 from featurestore.binding import BoundView
 from featurestore.definitions import Entity, FeatureService, FeatureView, Projection, projections
+from featurestore.durations import duration_text
 from lakehouse.errors import DefinitionError, RequestError, near
+from lakehouse.markup import html_table
 
 __all__ = ["AppliedView", "Definitions", "ServiceVersion", "explicit", "meanings", "view_version"]
 
@@ -43,6 +45,16 @@ class AppliedView:
     def short(self) -> str:
         """The version's first 12 digits, for people."""
         return self.version[:_SHORT]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (feature.name, feature.type, w and w.function, w and w.column, w and duration_text(w.window))
+            for feature in self.bound.features
+            for w in (feature.windowed,)
+        ]
+        keys = ", ".join(key.name for key in self.bound.keys) or "everybody"
+        title = f"{self.definition.name} ({self.short}): features of {keys}, by {self.bound.event_timestamp}"
+        return html_table(("feature", "type", "function", "column", "window"), rows, title=title)
 
     def meaning(self, features: Collection[str]) -> str:
         """Return a hash that changes whenever values of these features may.

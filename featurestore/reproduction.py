@@ -79,6 +79,8 @@ class Reproduction:
         lines = [f"{self.ref} comes out differently: {self.got}, not {self.expected}"]
         return "\n  ".join([*lines, *map(str, self.differences)])
 
+    __repr__ = __str__
+
 
 def reproduce(catalog: Catalog, settings: Settings, manifest: Manifest) -> Reproduction:
     """Retrieve the features of the saved spine again, as they were asked for, and compare hashes.

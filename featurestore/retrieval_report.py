@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featurestore.engines import ViewReport
+from lakehouse.markup import html_table
 from lakehouse.types import plural
 
 __all__ = ["RetrievalReport"]
@@ -47,33 +47,33 @@ class RetrievalReport:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{head}</th>" for head in _HEADS)
-        rows = "".join(f"<tr>{''.join(_html_cells(_cells(view)))}</tr>" for view in self.views)
-        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for view in self.views for note in _notes(view))
-        return f"<p>{self._title}</p><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+        rows = [(_name(view), *_counts(view)) for view in self.views]
+        notes = [note for view in self.views for note in _notes(view)]
+        return html_table(_HEADS, rows, title=self._title, notes=notes)
 
     @property
     def _title(self) -> str:
         return f"{plural(self.spine_rows, 'spine row')} at snapshot {self.snapshot}, {self.seconds:.2f} s"
 
 
-def _cells(view: ViewReport) -> tuple[str, ...]:
-    keys = f" on {', '.join(view.keys)}" if view.keys else ""
-    counts = (
+def _name(view: ViewReport) -> str:
+    return f"{view.view} on {', '.join(view.keys)}" if view.keys else view.view
+
+
+def _counts(view: ViewReport) -> tuple[int, ...]:
+    return (
         view.present, view.null, view.expired, view.not_found, view.hidden,
         view.rows_read, view.rows_excluded, view.files_read, view.files_skipped,
     )  # fmt: skip
-    return (f"{view.view}{keys}", *(f"{count:,}" for count in counts))
+
+
+def _cells(view: ViewReport) -> tuple[str, ...]:
+    return (_name(view), *(f"{count:,}" for count in _counts(view)))
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     first, *numbers = row
     return [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True))]
-
-
-def _html_cells(cells: Sequence[str]) -> list[str]:
-    first, *numbers = cells
-    return [f"<td>{html.escape(first)}</td>", *(f'<td style="text-align:right">{number}</td>' for number in numbers)]
 
 
 def _notes(view: ViewReport) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lakehouse.catalog import Snapshot
+from lakehouse.markup import html_table
 from lakehouse.sources import LandedFile, visible
 from lakehouse.staging import FIRST_FAULTS, Counts, StagedFile
 from lakehouse.types import plural
@@ -101,6 +102,13 @@ class LandReport:
     on_change: OnChange | None = None
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        rows = [(f.uri.rpartition("/")[2], f.status, f.records, f.malformed, f.size) for f in self.files]
+        good = self.records - self.malformed
+        counts = f"{plural(self.records, 'record')} = {good:,} well-formed + {self.malformed:,} malformed"
+        title = f"{self.source}: {counts}, snapshot {self.snapshot}"
+        return html_table(("file", "status", "records", "malformed", "bytes"), rows, title=title, notes=self.warnings)
 
 
 def on_change_report(landed: Sequence[LandedFile], old: str, new: str) -> OnChange | None:

@@ -14,6 +14,7 @@ from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.entries import ModelEntry
 from lakehouse.errors import ModelError, PenstockError, RequestError, near
+from lakehouse.markup import html_table
 from lakehouse.settings import Settings
 from lakehouse.sources import read_source
 from lakehouse.types import TableName, plural
@@ -116,6 +117,15 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
         return not any(step.runs for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (str(step.table), step.mode, step.reason, step.rows_to_read if step.runs else None, step.schema_changes)
+            for step in self.steps
+        ]
+        heads = ("table", "mode", "why", "rows to read", "schema changes")
+        notes = [f"{step.table}: {text}" for step in self.steps for text in step.warnings]
+        return html_table(heads, rows, notes=notes)
 
 
 def make_plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = ()) -> Plan:

@@ -18,6 +18,7 @@ import msgspec
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.entries import ModelEntry
 from lakehouse.errors import GateError, PenstockError, StorageError
+from lakehouse.markup import html_table
 from lakehouse.metadata import Executions
 from lakehouse.plan import Mode, Plan, Step, make_plan, quarantine_table
 from lakehouse.settings import Settings
@@ -95,6 +96,12 @@ class PromotionReport:
     execution: str | None
     tables: tuple[TableReport, ...]
     seconds: float
+
+    def _repr_html_(self) -> str:
+        fates = ("landed", "malformed", "hidden", "filtered", "quarantined", "replaced", "good", "rows")
+        rows = [(table.table, table.mode, *(getattr(table, fate) for fate in fates)) for table in self.tables]
+        title = "nothing to do" if self.snapshot is None else f"published as snapshot {self.snapshot}"
+        return html_table(("table", "mode", *fates), rows, title=title)
 
 
 def plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = ()) -> Plan:
