@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 sys.path.append(str(Path(__file__).parent))  # the oracle lies beside the tests
 
 from feature_lake import FeatureLake, case_lake
-from oracle import answers, cells_of, differences, excluded, rows_of, spine_of
+from oracle import Row, SpineRow, answers, cells_of, differences, excluded, rank, rows_of, spine_of, visible
 
+from featurestore.binding import BoundView
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureView, Projection
 from featurestore.engines import Answer
 from featurestore.engines.local import LocalEngine
@@ -29,7 +31,7 @@ from featurestore.testing.histories import Case, aggregate_cases, arrow_table, f
 from lakehouse.errors import CatalogDamagedError, DefinitionError, RequestError
 from lakehouse.settings import LakeSettings, Resources, Settings
 
-SLOW = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def settings_of(lake: FeatureLake) -> Settings:
@@ -68,7 +70,16 @@ def check(lake: FeatureLake, case: Case) -> RetrievalJob:
     assert report.spine_rows == len(spine) == report.present + report.null + report.expired + report.not_found
     if report.without_key < len(spine):
         assert report.rows_excluded == excluded(bound, rows)
+    if not bound.is_aggregate and case.corrections == "known":
+        assert report.hidden == sum(
+            greatest(bound, rows, one, "known") != greatest(bound, rows, one, "latest") for one in spine
+        )
     return job
+
+
+def greatest(view: BoundView, rows: Sequence[Row], one: SpineRow, corrections: str) -> Any:
+    """Return the winner's place in the order, None without one."""
+    return max((rank(view, row) for row in visible(view, rows, one, corrections)), default=None)
 
 
 @given(feature_cases())
@@ -86,7 +97,7 @@ def test_aggregates_equal_the_oracle(case: Case) -> None:
 
 
 @given(aggregate_cases() | feature_cases())
-@settings(SLOW, max_examples=10)
+@settings(SLOW, max_examples=8)
 def test_the_order_of_rows_and_files_does_not_matter(case: Case) -> None:
     with case_lake(case) as lake:
         before = check(lake, case)
