@@ -7,7 +7,7 @@ import importlib
 
 from benchmarks.harness import machine
 
-NAMES = ("scan", "landing", "startup", "retrieval")
+NAMES = ("scan", "landing", "startup", "retrieval", "online")
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ def compare(
         order = list(contenders) if repeat % 2 == 0 else list(reversed(contenders))
         for name in order:
             print(f"  {title}: repeat {repeat + 1}/{repeats}, {name}", file=sys.stderr)
-            result = _child(module, name, arguments)
+            result = child(module, name, arguments)
             one = series[name]
             one.walls.append(result["wall"])
             one.cpus.append(result["cpu"])
@@ -87,7 +87,8 @@ def compare(
     return _table(title, list(series.values()), difference=difference)
 
 
-def _child(module: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def child(module: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one contender in a process of its own; return its seconds, its peak memory, and its checksum."""
     command = [sys.executable, "-m", "benchmarks.harness", module, name, json.dumps(dict(arguments))]
     # Whoever installs a package has its modules compiled; compiling them anew each time is not what is measured.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
