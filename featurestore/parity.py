@@ -130,7 +130,7 @@ def verify(
     projections: Sequence[Projection],
     *,
     service: str,
-    sample: int = 100,
+    sample: int = 200,
     seed: int = 0,
 ) -> ParityReport:
     """Ask for sampled entities at sampled instants online and offline, and compare.
@@ -156,7 +156,7 @@ def verify(
         raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
     views = {name: file.view for name, file in manifest.views.items()}
     asked = resolve(projections, views, full_feature_names=True)
-    chance = random.Random(f"{manifest.id}/{seed}")  # noqa: S311 - a sample, no secret
+    chance = random.Random(seed)  # noqa: S311 - a sample, no secret
     entities = _entities(store, manifest, asked, sample, chance)
     rows = len(next(iter(entities.values()))) if entities else sample
     question = _Question(projections, asked, entities, _instants(manifest, asked, rows, chance))

@@ -230,7 +230,7 @@ class FeatureStore:
         asked = resolve(self._asked(features)[1], views, full_feature_names=True)
         return {name: key.type for one in asked for name, key in zip(one.keys, one.view.keys, strict=True)}
 
-    def verify(self, features: Any, *, sample: int = 100, seed: int = 0) -> ParityReport:
+    def verify(self, features: Any, *, sample: int = 200, seed: int = 0) -> ParityReport:
         """Compare online answers with offline ones, value for value. See `featurestore.parity.verify`."""
         from featurestore.parity import verify
 

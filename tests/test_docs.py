@@ -23,6 +23,7 @@ _VARYING = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"\b20(?:2[5-9]|[3-9]\d)-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00)?)?"), "<time>"),
     (re.compile(r"\b\d+\.\d+ s\b"), "<seconds>"),
+    (re.compile(r"\b[\d,]+ s old\b"), "<age>"),
     (re.compile(r"\b0[0-9A-HJKMNP-TV-Z]{25}\b"), "<id>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<sha256>"),
     (re.compile(r"featurestore/demo/data/"), "data/"),  # a copy of the project keeps its data at the top
