@@ -155,7 +155,7 @@ select {", ".join([*places, "stamp", "event", *features])} from (
   select *, min(rank) over ({_by(places)}order by stamp) as best from (
     select {", ".join(named)}, {event_micros(view)} as event, greatest({visible_from(view)}, {at}) as stamp,
       row_number() over ({_by(keys)}order by {", ".join(order_terms(view))}) as rank
-    from ({view.source}) as s where {" and ".join(_known(view))}
+    from ({view.source}\n) as s where {" and ".join(_known(view))}
   )
 ) where rank = best"""
 
@@ -179,7 +179,7 @@ def _hop_sql(view: BoundView, hop: HopLayout, layout: WindowLayout, at: int) -> 
 select {", ".join([*places, "stamp", *finals])} from (
   select {", ".join([*places, "stamp", *later])} from (
     select {", ".join([*named, f"{stamp} as stamp", *atoms])}
-    from ({view.source}) as s where {" and ".join(folded)} group by {", ".join([*places, "stamp"])}
+    from ({view.source}\n) as s where {" and ".join(folded)} group by {", ".join([*places, "stamp"])}
   ) window later as ({_by(places)}order by stamp desc)
 )"""
 
@@ -188,7 +188,7 @@ def _tail_sql(view: BoundView, layout: WindowLayout, at: int) -> str:
     """Return the events that are not visible yet."""
     columns = [*_of_source(view.keys), f"{visible_from(view)} as stamp", *_of_source(layout.tail_columns)]
     later = [*_known(view), f"{event_micros(view)} > {at - layout.lag}"]
-    return f"select {', '.join(columns)} from ({view.source}) as s where {' and '.join(later)}"
+    return f"select {', '.join(columns)} from ({view.source}\n) as s where {' and '.join(later)}"
 
 
 def _state(atom: Atom) -> str:

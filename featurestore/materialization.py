@@ -7,6 +7,7 @@ new one whole after it. Views whose source and definition have not changed keep 
 from __future__ import annotations
 
 import html
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -139,14 +140,17 @@ def materialize(
     at
         The instant; None is now. The generation answers exactly for every later one.
     full
-        Build every file anew.
+        Build every file anew, whatever is served: also over a generation that is damaged.
     force
         Replace a generation of a newer snapshot, or one for a later instant.
 
     Raises
     ------
     RequestError
-        If there is no online view; if the served generation is of a newer snapshot or for a later instant.
+        If there is no online view; if the served generation is of a newer snapshot or for a later instant; if the
+        source of a view has vanished or changed its type.
+    CatalogDamagedError
+        If the served generation is damaged (without full or force).
     ConflictError
         If another materialization published meanwhile.
     """
@@ -154,25 +158,27 @@ def materialize(
     catalog = snapshot.catalog
     instant = instant_micros(catalog.clock() if at is None else at)
     run = _Materialization(snapshot, settings, store, instant, progress or (lambda _done, _all, _view: None))
-    expected = store.current_id()
-    current = run.current(force=force)
+    expected, current = run.served(full=full, force=force)
     names = [name for name, view in definitions.views.items() if view.definition.online]
     if not names:
         raise RequestError("no feature view is online", hint="Apply definitions with online views: penstock apply")
     executions = Executions(catalog.storage, catalog.clock)
+    parameters = {"snapshot": snapshot.number, "at": micros_text(instant), "views": names}
     with Session(snapshot, memory=settings.resources.memory, threads=settings.resources.threads) as session:
-        bound = bound_views(definitions, session, names)
+        try:
+            bound = bound_views(definitions, session, names)
+        except PenstockError as error:
+            executions.finish(executions.start("materialize", parameters), "FAILED", error=str(error))
+            raise
         inputs = {name: run.inputs(bound[name], session) for name in names}
         if current is not None and not full and run.is_same(current, bound, inputs):
             return run.report(current, published=False, seconds=time.monotonic() - started)
-        execution = executions.start(
-            "materialize", {"snapshot": snapshot.number, "at": micros_text(instant), "views": names}
-        )
+        execution = executions.start("materialize", parameters)
         try:
             manifest = run.build(bound, inputs, None if full else current, session, execution)
-            run.publish(manifest, expected, force=force)
+            run.publish(manifest, expected, force=force or current is None)
         except BaseException as error:
-            what = error.what if isinstance(error, PenstockError) else type(error).__name__
+            what = str(error) if isinstance(error, PenstockError) else type(error).__name__
             executions.finish(execution, "FAILED", error=what)
             raise
     counts = {name: file.entities for name, file in manifest.views.items()}
@@ -191,23 +197,30 @@ class _Materialization:
         self._progress = progress
         self._done: dict[str, ViewReport] = {}
 
-    def current(self, *, force: bool) -> Manifest | None:
-        """Return the served generation after making sure that this one may follow it."""
+    def served(self, *, full: bool, force: bool) -> tuple[str | None, Manifest | None]:
+        """Return the served generation after making sure that this one may follow it: its id, and what it says.
+
+        One that is damaged says nothing, so that nothing of it is taken over.
+        """
+        expected, current = None, None
         try:
+            expected = self._store.current_id()
             current = self._store.current()
         except CatalogDamagedError:
-            if force:
-                return None
-            raise
+            if not (full or force):
+                raise
+        self._check(current, force=force)
+        return expected, current
+
+    def _check(self, current: Manifest | None, *, force: bool) -> None:
         if current is None or force:
-            return current
+            return
         check_succession(current, self._manifest({}, ""))
         if current.at > self._at:
             raise RequestError(
                 f"the served generation is for {micros_text(current.at)}, later than {micros_text(self._at)}",
                 hint="To go back on purpose: penstock materialize --force.",
             )
-        return current
 
     def inputs(self, view: BoundView, session: Session) -> dict[str, str] | None:
         """Return what identifies the content that a view reads, or None if that can't be told from the catalog."""
@@ -273,14 +286,20 @@ class _Materialization:
     def publish(self, manifest: Manifest, expected: str | None, *, force: bool) -> None:
         """Pin the snapshot, flip, and give up what nobody can be flipped back to any more."""
         pins = Pins(self._snapshot.storage, self._snapshot.catalog.clock)
-        pins.pin(_pin(manifest.id), manifest.snapshot, f"online generation {manifest.id}")
+        reason = f"online generation of {self._store!r} on {socket.gethostname()}"
+        # Of these, whoever has not published by now never will: this one comes first. They lost, or were killed.
+        before = _pinned(pins, reason)
+        pins.pin(_pin(manifest.id), manifest.snapshot, reason)
         try:
             self._store.publish(manifest, expected=expected, force=force)
         except BaseException:
             pins.unpin(_pin(manifest.id))
             raise
-        for gone in self._store.collect(KEPT_GENERATIONS):
-            pins.unpin(_pin(gone))
+        self._store.collect(KEPT_GENERATIONS)
+        kept = {_pin(generation.id) for generation in self._store.generations()}
+        for name in before:
+            if name not in kept:
+                pins.unpin(name)
 
     def report(self, manifest: Manifest, *, published: bool, seconds: float) -> MaterializationReport:
         views = tuple(
@@ -294,6 +313,14 @@ class _Materialization:
 
 def _view_report(file: ViewFile, *, reused: bool, seconds: float) -> ViewReport:
     return ViewReport(file.view.name, file.entities, file.tail, file.size, reused, seconds)
+
+
+def _pinned(pins: Pins, reason: str) -> list[str]:
+    """Return the names of the pins with a reason; none where one cannot be read: they can go next time."""
+    try:
+        return [pin.name for pin in pins.list() if pin.reason == reason]
+    except CatalogDamagedError:
+        return []
 
 
 def _pin(generation: str) -> str:
