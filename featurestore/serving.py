@@ -22,7 +22,7 @@ from featurestore.online import OnlineStore, Reader
 from featurestore.request import Asked, resolve
 from featurestore.response import OnlineFeatures, Stamp
 from featurestore.statuses import EXPIRED, NOT_FOUND, NULL, PRESENT
-from lakehouse.errors import RequestError, near
+from lakehouse.errors import ConflictError, RequestError, near
 from lakehouse.types import Clock, utc_now
 
 __all__ = ["Serving"]
@@ -95,21 +95,28 @@ class Serving:
         return OnlineFeatures(columns, request.types, values, statuses, stamp)
 
     def _current(self) -> tuple[Manifest, Reader]:
-        manifest = self._store.current()
-        if manifest is None:
-            raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
-        if self._open is None or self._open[0].id != manifest.id:
-            reader = self._store.open(manifest)
-            self.close()
-            self._open = (manifest, reader)
-        return self._open
+        while True:
+            manifest = self._store.current()
+            if manifest is None:
+                raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
+            opened = self._open
+            if opened is not None and opened[0].id == manifest.id:
+                return opened
+            try:
+                opened = (manifest, self._store.open(manifest))
+            except ConflictError:  # collected between the two: by now another one is current
+                continue
+            # The reader before is not closed here: it goes when the last lookup that uses it, in any thread, lets go.
+            self._open, self._compiled = opened, {}
+            return opened
 
     def _request(
         self, manifest: Manifest, projections: Sequence[Projection], full_feature_names: bool, key: Any
     ) -> _Request:
         if key is None:
             return _Request(manifest, projections, full_feature_names=full_feature_names)
-        place = (key, full_feature_names)
+        # With the generation: another thread may have gone on to the next one meanwhile.
+        place = (manifest.id, key, full_feature_names)
         request = self._compiled.get(place)
         if request is None:
             request = self._compiled[place] = _Request(manifest, projections, full_feature_names=full_feature_names)
