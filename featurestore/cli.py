@@ -352,6 +352,26 @@ def _verify(
 # -- projects -------------------------------------------------------------------------------------------------------
 
 
+@cli.command("init", epilog="Example:  penstock init shop --from orders.csv --key customer_id")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.option("--from", "sample", metavar="FILES", help="Make it for these CSV files: a path, URI or pattern.")
+@click.option("--source", metavar="NAME", help="Name of the source and the table. [default: from the file's name]")
+@click.option("--key", metavar="COLUMN", help="The column that says whom features describe, e.g. customer_id.")
+@click.option("--timezone", metavar="ZONE", help="Zone of times without one, e.g. Europe/Paris.")
+def _init(directory: Path, *, sample: str | None, source: str | None, key: str | None, timezone: str | None) -> None:
+    """Make a small project in DIR: settings, one model, one feature view, a README that says what to type next.
+
+    Without --from it has data of its own to try it on. Nothing is ever overwritten, and nothing lands.
+    """
+    from featurestore.initialization import initialize
+
+    if sample is None and (source or key or timezone):
+        raise click.UsageError("--source, --key and --timezone say something about files: name them with --from.")
+    with rendering.progress_bar(hidden=sample is None) as progress:
+        made = initialize(directory, sample=sample, source=source, entity=key, timezone=timezone, progress=progress)
+    click.echo("\n".join(made.lines()))
+
+
 @cli.command("demo", epilog="Example:  penstock demo")
 @click.option(
     "--directory",
