@@ -1,7 +1,6 @@
 """The prompt of ``penstock sql``: statements over several lines, and commands that begin with a dot.
 
-`Prompt` is the conversation and knows no terminal; `open_prompt` holds it on one, with line editing, history and
-completion where Python's ``readline`` is there.
+`Prompt` is the conversation and knows no terminal; `open_prompt` holds it on one.
 """
 
 from __future__ import annotations
@@ -9,18 +8,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lakehouse.errors import PenstockError, RequestError, near
+from lakehouse.terminal import Terminal, history_file
 from lakehouse.types import AsOf, TableName, plural, quote
 
 if TYPE_CHECKING:
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from lakehouse.lake import Lake
     from lakehouse.result import QueryResult
 
-__all__ = ["Prompt", "history_file", "open_prompt", "split"]
+__all__ = ["Prompt", "open_prompt", "split"]
 
 _T = TypeVar("_T")
 
@@ -48,15 +45,13 @@ _PATIENCE = 0.05
 _NO_RESULT = ["Success"]
 """The columns of what DuckDB returns for SET and its like."""
 
-_HISTORY_LINES = 2000
-
 
 # -- statements -----------------------------------------------------------------------------------------------------
 
 _OPENER = re.compile(r"""(?<![\w$])[eE]'|'|"|--|/\*|(?<![\w$])\$(?:[A-Za-z_]\w*)?\$|;""")
 _ESCAPED = re.compile(r"(?:[^'\\]|\\.)*'", re.DOTALL)
 _COMMENT_SIGN = re.compile(r"/\*|\*/")
-_BLANK = re.compile(r"(?:\s+|--[^\n]*|/\*(?:(?!\*/|/\*).)*\*/)*\Z", re.DOTALL)
+_BLANK = re.compile(r"(?:\s++|--[^\n]*+|/\*(?:(?!\*/|/\*).)*+\*/)*+\Z", re.DOTALL)  # possessive: never tried twice
 
 
 def split(text: str) -> tuple[list[str], str]:
@@ -404,6 +399,8 @@ def _interruptible(work: Callable[[], _T], stop: Callable[[], None]) -> _T:
     KeyboardInterrupt
         If it was stopped; it has ended by then.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return work()  # signals go to the main thread only
     outcome: list[_T] = []
     failure: list[BaseException] = []
     done = threading.Event()
@@ -444,7 +441,7 @@ def _interruptible(work: Callable[[], _T], stop: Callable[[], None]) -> _T:
 
 def open_prompt(lake: Lake, *, as_of: AsOf = None, timezone: str | None = None, limit: int = 40) -> None:
     """Hold a `Prompt` on this process's terminal."""
-    terminal = _Terminal(history_file())
+    terminal = Terminal(history_file())
     prompt = Prompt(
         lake,
         read=terminal.read,
@@ -457,98 +454,3 @@ def open_prompt(lake: Lake, *, as_of: AsOf = None, timezone: str | None = None, 
     )
     terminal.complete_with(prompt.complete)
     prompt.run()
-
-
-def history_file() -> Path | None:
-    """Return where the history is kept, ``$XDG_STATE_HOME/penstock/sql_history``; None if there is no such place."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    try:
-        # The specification says to ignore a relative path.
-        root = Path(state) if Path(state).is_absolute() else Path.home() / ".local/state"
-    except RuntimeError:  # no home
-        return None
-    return root / "penstock" / "sql_history"
-
-
-class _Terminal:
-    """Reads lines, with editing and history where ``readline`` is there; without it, plainly."""
-
-    def __init__(self, history: Path | None) -> None:
-        self._readline = _readline()
-        self._history = history if self._readline is not None and _writable(history) else None
-        if self._readline is None:
-            return
-        self._readline.set_auto_history(False)
-        self._readline.set_history_length(_HISTORY_LINES)
-        # Without . and -, so that warehouse.trips and .as-of are one word.
-        self._readline.set_completer_delims(" \t\n()+*/=<>,;!%^&|~[]{}'\"`")
-        libedit = "libedit" in (self._readline.__doc__ or "")
-        self._readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
-        if self._history is not None:
-            self._readline.read_history_file(self._history)
-
-    def read(self, label: str) -> str:
-        """Return the next line; the label goes to stderr where stdout is no terminal, since data goes there."""
-        if sys.stdout.isatty():
-            return input(label)
-        click.echo(label, err=True, nl=False)
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\r\n")
-
-    def remember(self, text: str) -> None:
-        """Add a statement to the history, on one line unless that might change it."""
-        if self._readline is None:
-            return
-        lines = text.splitlines()
-        plain = not re.search(r"--|\$\$", text) and not any(line.count(sign) % 2 for line in lines for sign in "'\"")
-        entries = [" ".join(line.strip() for line in lines)] if plain else lines
-        for entry in entries:
-            self._readline.add_history(entry)
-        if self._history is not None:
-            try:
-                # Appending leaves alone what other prompts wrote meanwhile; libedit can't.
-                if hasattr(self._readline, "append_history_file"):
-                    self._readline.append_history_file(len(entries), self._history)
-                else:
-                    self._readline.write_history_file(self._history)
-            except OSError:  # a full disk is no reason to stop a conversation
-                self._history = None
-
-    def complete_with(self, complete: Callable[[str, str], Sequence[str]]) -> None:
-        """Let TAB ask for what a word may become."""
-        if self._readline is None:
-            return
-        readline = self._readline
-        found: list[str] = []
-
-        def completer(word: str, state: int) -> str | None:
-            if state == 0:
-                try:
-                    found[:] = complete(readline.get_line_buffer()[: readline.get_endidx()], word)
-                except (PenstockError, OSError):  # nothing to offer is not worth a message in the middle of a line
-                    found.clear()
-            return found[state] if state < len(found) else None
-
-        readline.set_completer(completer)
-
-
-def _readline() -> ModuleType | None:
-    try:
-        import readline
-    except ImportError:  # not every build of Python has it
-        return None
-    return readline
-
-
-def _writable(file: Path | None) -> bool:
-    """Make the history's file if it is missing, for its owner only: queries may hold what is nobody else's business."""
-    if file is None:
-        return False
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file.touch(mode=0o600)
-    except OSError:
-        return False
-    return os.access(file, os.R_OK | os.W_OK)

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse import prompt
+from lakehouse import prompt, terminal
 from lakehouse.cli import cli
 from lakehouse.errors import ProjectError, UnknownSnapshotError
 from lakehouse.lake import Lake
-from lakehouse.prompt import Prompt, history_file, split
+from lakehouse.prompt import Prompt, split
 
 ROOT = Path(__file__).parents[2]
 MODEL = """
@@ -135,6 +135,12 @@ def test_any_text_can_be_split_and_loses_nothing(text: str) -> None:
     statements, rest = split(text)
     assert sum(map(len, statements)) + len(rest) <= len(text)
     assert not any(s.startswith(";") for s in statements)
+
+
+def test_long_blanks_take_no_time() -> None:
+    text = f"{' ' * 5000}{'-' * 5000}\n{'/**/' * 2000}{' ' * 5000}x"
+    assert split(text) == ([], text)
+    assert split(text[:-1]) == ([], "")
 
 
 # -- the conversation ---------------------------------------------------------------------------------------------------
@@ -292,6 +298,14 @@ def test_work_that_is_stopped_has_ended() -> None:
     assert ended == [True]
 
 
+def test_in_another_thread_work_is_just_done(project: Path) -> None:
+    said = Said(Lake(project), ["select 5 as x;"])
+    thread = threading.Thread(target=said.prompt.run)
+    thread.start()
+    thread.join()
+    assert said.results[0].split()[-1] == "5"
+
+
 def test_ctrl_c_before_the_work_begins_stops_it_too() -> None:
     now = threading.Event()
     now.set()
@@ -373,25 +387,25 @@ def test_completion_knows_the_lines_before(project: Path) -> None:
 
 def test_the_history_stays_in_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert history_file() == tmp_path / "penstock/sql_history"
+    assert terminal.history_file() == tmp_path / "penstock/sql_history"
     monkeypatch.setenv("HOME", "/somewhere")
     for unusable in ("", "relative"):
         monkeypatch.setenv("XDG_STATE_HOME", unusable)
-        assert history_file() == Path("/somewhere/.local/state/penstock/sql_history")
+        assert terminal.history_file() == Path("/somewhere/.local/state/penstock/sql_history")
 
 
 def test_it_works_without_readline_and_without_a_history(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prompt, "_readline", lambda: None)
+    monkeypatch.setattr(terminal, "_readline", lambda: None)
     monkeypatch.setattr(sys, "stdin", iter_file("select 3 as x;\n"))
     prompt.open_prompt(Lake(project))
     out, err = capsys.readouterr()
     assert out.split()[-1] == "3"  # results only: stdout may be a file
     assert "penstock> " in err
     (tmp_path / "file").touch()
-    assert not prompt._writable(tmp_path / "file" / "history")
-    assert not prompt._writable(None)
+    assert not terminal._writable(tmp_path / "file" / "history")
+    assert not terminal._writable(None)
 
 
 def iter_file(text: str) -> object:
