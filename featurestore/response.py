@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import datetime as dt
 import html
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.instants import micros_text
-from featurestore.statuses import NOT_FOUND, STATUSES
+from featurestore.statuses import NOT_FOUND, NULL, PRESENT, STATUSES
 from lakehouse.types import Clock, parse_instant, utc_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+    from numpy.typing import NDArray
 
+    from featurestore.online import Reader
     from lakehouse.result import QueryResult
 
-__all__ = ["OnlineFeatures", "Stamp"]
+__all__ = ["Answer", "Found", "Lookup", "OnlineFeatures", "Stamp"]
+
+Answer = tuple[Sequence[Any], int]
+"""One entity's values of one view, and how they came about: `PRESENT` where null values are to count as `NULL`."""
+
+Found = Sequence[Any]
+"""What a lookup keeps of what it read, entity by entity; only the lookup knows what that is."""
 
 _SHOWN = 20
 
@@ -69,34 +79,88 @@ class Stamp:
     __repr__ = __str__
 
 
+class Lookup(Protocol):
+    """Reads and answers features of one view, compiled for a request."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The answer's columns."""
+        ...
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Their types, as DuckDB spells them."""
+        ...
+
+    def read(self, reader: Reader, keys: Sequence[bytes | None], instant: int) -> Found:
+        """Return what is stored of the entities with these keys, as far as an answer at an instant (µs) needs it."""
+        ...
+
+    def answers(self, found: Found, instant: int) -> Sequence[Answer]:
+        """Return the answer of each entity."""
+        ...
+
+    def arrays(self, found: Found, instant: int) -> tuple[list[pa.Array], Sequence[int] | NDArray[np.uint8]]:
+        """Return the features as Arrow arrays of exactly their types, and how each entity's came about."""
+        ...
+
+
 class OnlineFeatures:
     """Features of entities, one row for each entity asked for, in that order.
+
+    What was read is kept, and decoded when it is asked for, in Python or as Arrow.
 
     Parameters
     ----------
     entities
         The asked columns.
-    types
-        The features' columns, each with its type as DuckDB spells it.
-    values, statuses
-        Feature by feature, row by row.
-    stamp
-        Where they come from.
+    rows
+        How many entities there are.
+    lookups
+        What answers, view by view.
+    found
+        What each of them read.
+    instant
+        The instant of the answer, µs since 1970.
+    stamped
+        Makes the stamp of an instant.
     """
 
     def __init__(
         self,
         entities: Mapping[str, Sequence[Any]],
-        types: Mapping[str, str],
-        values: Sequence[Sequence[Any]],
-        statuses: Sequence[Sequence[int]],
-        stamp: Stamp,
+        rows: int,
+        lookups: Sequence[Lookup],
+        found: Sequence[Found],
+        *,
+        instant: int,
+        stamped: Callable[[int], Stamp],
     ) -> None:
         self._entities = entities
-        self._types = types
-        self._values = values
-        self._statuses = statuses
-        self.stamp = stamp
+        self._rows = rows
+        self._lookups = lookups
+        self._found = found
+        self._instant = instant
+        self._stamped = stamped
+
+    @property
+    def stamp(self) -> Stamp:
+        """Where the answer comes from."""
+        return self._stamped(self._instant)
+
+    @cached_property
+    def _answers(self) -> list[Sequence[Answer]]:
+        return [lookup.answers(found, self._instant) for lookup, found in zip(self._lookups, self._found, strict=True)]
+
+    def _columns(self) -> Iterator[tuple[str, list[Any], list[int]]]:
+        """Yield the features, each with its values and their statuses."""
+        for lookup, answers in zip(self._lookups, self._answers, strict=True):
+            for place, name in enumerate(lookup.names):
+                values = [answer[0][place] for answer in answers]
+                codes = [answer[1] for answer in answers]
+                if None in values:
+                    codes = [_of_value(value, code) for value, code in zip(values, codes, strict=True)]
+                yield name, values, codes
 
     def to_dict(self, *, statuses: bool = False) -> dict[str, list[Any]]:
         """Return the asked columns and the features, each as a list of Python values.
@@ -105,31 +169,38 @@ class OnlineFeatures:
         ----------
         statuses
             Add a column ``<feature>__status`` behind every feature.
+
+        Raises
+        ------
+        RequestError
+            If a time lies beyond the years that Python has.
         """
         columns = {name: list(values) for name, values in self._entities.items()}
-        for name, values, codes in zip(self._types, self._values, self._statuses, strict=True):
-            columns[name] = list(values)
+        if self._rows == 1 and not statuses:  # the usual request of a server
+            for lookup, [(row, _)] in zip(self._lookups, self._answers, strict=True):
+                columns.update(zip(lookup.names, [[value] for value in row], strict=True))
+            return columns
+        for name, values, codes in self._columns():
+            columns[name] = values
             if statuses:
                 columns[f"{name}__status"] = [STATUSES[code] for code in codes]
         return columns
 
     def statuses(self) -> dict[str, list[str]]:
         """Return ``PRESENT``, ``NULL``, ``EXPIRED`` or ``NOT_FOUND`` for every value."""
-        return {
-            name: [STATUSES[code] for code in codes] for name, codes in zip(self._types, self._statuses, strict=True)
-        }
+        return {name: [STATUSES[code] for code in codes] for name, _, codes in self._columns()}
 
     def to_arrow(self, *, statuses: bool = False) -> pa.Table:
         """Return the asked columns and the features as an Arrow table, features with exactly their types."""
         import pyarrow as pa
 
-        from featurestore.codec import arrow_type
-
         columns: dict[str, Any] = {name: pa.array(list(values)) for name, values in self._entities.items()}
-        for (name, type_), values, codes in zip(self._types.items(), self._values, self._statuses, strict=True):
-            columns[name] = pa.array(values, arrow_type(type_))
-            if statuses:
-                columns[f"{name}__status"] = pa.array([STATUSES[code] for code in codes], pa.string())
+        for lookup, found in zip(self._lookups, self._found, strict=True):
+            arrays, codes = lookup.arrays(found, self._instant)
+            for name, array in zip(lookup.names, arrays, strict=True):
+                columns[name] = array
+                if statuses:
+                    columns[f"{name}__status"] = _status_texts(array, codes)
         return pa.table(columns)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
@@ -156,7 +227,7 @@ class OnlineFeatures:
     to_pandas = to_df
 
     def __len__(self) -> int:
-        return len(self._values[0]) if self._values else 0
+        return self._rows
 
     def result(self, *, statuses: bool = False) -> QueryResult:
         """Return the rows with all the ways out that a query's result has."""
@@ -170,7 +241,7 @@ class OnlineFeatures:
         heads = [[name, *map(_text, values[:shown])] for name, values in self._entities.items()]
         rows = [
             [name, *(_cell(value, code) for value, code in zip(values[:shown], codes[:shown], strict=True))]
-            for name, values, codes in zip(self._types, self._values, self._statuses, strict=True)
+            for name, values, codes in self._columns()
         ]
         widths = [max(len(row[place]) for row in (*heads, *rows)) for place in range(shown + 1)]
         ruled = ["─" * width for width in widths]
@@ -184,6 +255,22 @@ class OnlineFeatures:
 
     def _repr_html_(self) -> str:
         return f"{self.result()._repr_html_()}<p><small>{html.escape(str(self.stamp))}</small></p>"
+
+
+def _of_value(value: Any, code: int) -> int:
+    """Return a value's status, given how its row came about."""
+    return NULL if value is None and code == PRESENT else code
+
+
+def _status_texts(array: pa.Array, codes: Sequence[int] | NDArray[np.uint8]) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    codes = np.asarray(codes, np.uint8)
+    if array.null_count:
+        nulls = array.is_null().to_numpy(zero_copy_only=False)
+        codes = np.where(nulls & (codes == PRESENT), np.uint8(NULL), codes)
+    return pa.array(STATUSES, pa.string()).take(pa.array(codes))
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -57,7 +57,6 @@ class FeatureStore:
         repo_path: str | Path | None = None,
     ) -> None:
         self.lake = Lake(path if repo_path is None else repo_path, env=env, clock=clock)
-        self._resolved: tuple[str, dict[Any, Sequence[Projection]]] = ("", {})
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.lake.storage.uri!r})"
@@ -219,15 +218,21 @@ class FeatureStore:
         full_feature_names: bool = False,
     ) -> OnlineFeatures:
         """Return the features of entities as of now, or as of ``at``. See `featurestore.serving.Serving.get`."""
-        key, projections = self._asked(features)
-        return self._serving.get(projections, entity_rows, at=at, full_feature_names=full_feature_names, key=key)
+        return self._serving.get(
+            lambda manifest: self._asked(features, manifest),
+            entity_rows,
+            at=at,
+            full_feature_names=full_feature_names,
+            key=tuple(features) if isinstance(features, list) else features,
+        )
 
     def key_types(self, features: Any) -> dict[str, str]:
         """Return the columns that entity rows need for these features, with their types as DuckDB spells them."""
         from featurestore.request import resolve
 
-        views = {name: file.view for name, file in self._generation().views.items()}
-        asked = resolve(self._asked(features)[1], views, full_feature_names=True)
+        manifest = self._generation()
+        views = {name: file.view for name, file in manifest.views.items()}
+        asked = resolve(self._asked(features, manifest), views, full_feature_names=True)
         return {name: key.type for one in asked for name, key in zip(one.keys, one.view.keys, strict=True)}
 
     def verify(self, features: Any, *, sample: int = 200, seed: int = 0) -> ParityReport:
@@ -241,7 +246,7 @@ class FeatureStore:
             self._serving,
             snapshot,
             self.lake.settings,
-            self._asked(features)[1],
+            self._asked(features, manifest),
             service=features if isinstance(features, str) else getattr(features, "name", "features"),
             sample=sample,
             seed=seed,
@@ -256,23 +261,9 @@ class FeatureStore:
             raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
         return manifest
 
-    def _asked(self, features: Any) -> tuple[Any, Sequence[Projection]]:
-        """Return what is asked of the served generation, by its definitions, and what identifies it.
-
-        Working that out takes a look into the lake, so it is kept for as long as the generation is served.
-        """
-        manifest = self._generation()
-        if self._resolved[0] != manifest.id:
-            self._resolved = (manifest.id, {})
-        key: Any = tuple(features) if isinstance(features, list) else features
-        known = self._resolved[1]
-        try:
-            return key, known[key]
-        except KeyError:
-            known[key] = self.definitions(as_of=manifest.snapshot).projections(features)
-            return key, known[key]
-        except TypeError:  # definitions hold dicts and can't be keys
-            return None, self.definitions(as_of=manifest.snapshot).projections(features)
+    def _asked(self, features: Any, manifest: Manifest) -> Sequence[Projection]:
+        """Return what is asked of a generation, by the definitions of its snapshot; that takes a look into the lake."""
+        return self.definitions(as_of=manifest.snapshot).projections(features)
 
     def _users_of(self, view: str) -> list[str]:
         """Return what uses a feature view besides services: training sets, and the generation that is served."""
