@@ -16,6 +16,7 @@ from featurestore.applied import AppliedView, Definitions, ServiceVersion
 from featurestore.binding import BoundView
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureService, FeatureView, Projection
 from lakehouse.errors import CatalogDamagedError, DefinitionError, FormatTooNewError
+from lakehouse.sealing import decoded
 
 __all__ = ["FORMAT", "checked", "decode", "encode", "refuse_newer_writer"]
 
@@ -144,25 +145,17 @@ def decode(data: bytes, *, place: str, sha256: str | None = None) -> Definitions
     CatalogDamagedError
         If they are no definitions.
     """
+    what, hint = (
+        "the document of feature definitions",
+        "Read or roll back to an earlier snapshot, or apply them again there.",
+    )
+    document, _ = decoded(data, _Document, reads=FORMAT, what=what, where=place, hint=hint)
     try:
-        head = msgspec.json.decode(data)
-        if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-            raise FormatTooNewError(
-                f"the feature definitions need a reader of format {head['min_reader']}, "
-                f"this Penstock reads format {FORMAT}",
-                where=place,
-                hint="Install a newer Penstock.",
-            )
-        document = msgspec.convert(head, _Document)
         entities = {entity.name: _entity_of(entity) for entity in document.entities}
         views = {view.definition.name: _applied_of(view, entities) for view in document.views}
         services = {versions[0].definition.name: tuple(map(_version_of, versions)) for versions in document.services}
-    except (msgspec.MsgspecError, DefinitionError, KeyError, IndexError, UnicodeDecodeError) as error:
-        raise CatalogDamagedError(
-            f"the feature definitions cannot be read: {error}",
-            where=place,
-            hint="Read or roll back to an earlier snapshot, or apply them again there.",
-        ) from error
+    except (DefinitionError, KeyError, IndexError) as error:
+        raise CatalogDamagedError(f"{what} cannot be read: {error}", where=place, hint=hint) from error
     return Definitions(entities, views, services, sha256)
 
 

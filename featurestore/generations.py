@@ -5,18 +5,17 @@ A manifest holds everything that serving needs, so that an answer needs no lake.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from featurestore.binding import BoundView
 from featurestore.instants import micros_text
-from lakehouse.errors import CatalogDamagedError, ConflictError, FormatTooNewError, RequestError
+from lakehouse.errors import CatalogDamagedError, ConflictError, RequestError
+from lakehouse.sealing import unsealed, with_seal
 
-__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "content_digest", "published_after", "raced"]
+__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "published_after", "raced"]
 
 FORMAT = 1
 
@@ -130,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True):
         for name in (id, *manifest.files):
             if not _FILE.match(name):
                 raise RequestError(f"{name!r} can't be the name of a generation or of its file")
-        return msgspec.structs.replace(manifest, sha256=manifest.digest())
+        return with_seal(manifest)
 
     @classmethod
     def from_bytes(cls, data: bytes, id_: str, place: str) -> Manifest:
@@ -152,40 +151,15 @@ class Manifest(msgspec.Struct, frozen=True):
         FormatTooNewError
             If a newer Penstock wrote it in a form that this one cannot read.
         """
-        try:
-            head = msgspec.json.decode(data)
-            if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-                raise FormatTooNewError(
-                    f"generation {id_} needs a reader of format {head['min_reader']}, this Penstock reads format "
-                    f"{FORMAT}",
-                    where=place,
-                    hint="Install a newer Penstock.",
-                )
-            manifest = msgspec.convert(head, cls)
-        # RecursionError: brackets without end; ValueError: text that is no UTF-8.
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise CatalogDamagedError(f"generation {id_} cannot be read: {error}", where=place, hint=AGAIN) from error
-        names = (manifest.id, *manifest.files)
-        # Over what the file says, not what this reader knows of it: later writers may add fields.
-        if manifest.sha256 != content_digest(head) or manifest.id != id_ or not all(map(_FILE.match, names)):
-            raise CatalogDamagedError(
-                f"generation {id_} is damaged: its content does not match its hash", where=place, hint=AGAIN
-            )
+        what = f"generation {id_}"
+        manifest = unsealed(data, cls, reads=FORMAT, what=what, where=place, hint=AGAIN)
+        if manifest.id != id_ or not all(map(_FILE.match, (manifest.id, *manifest.files))):
+            raise CatalogDamagedError(f"{what} is damaged: it names another one", where=place, hint=AGAIN)
         return manifest
 
     def to_bytes(self) -> bytes:
         """Return the manifest's file content."""
         return msgspec.json.encode(self)
-
-    def digest(self) -> str:
-        """Return the SHA-256 over everything but the hash itself."""
-        return content_digest(msgspec.to_builtins(self))
-
-
-def content_digest(fields: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a document, all its fields but ``sha256``."""
-    rest = {key: value for key, value in fields.items() if key != "sha256"}
-    return hashlib.sha256(msgspec.json.encode(rest, order="deterministic")).hexdigest()
 
 
 def check_succession(current: Manifest | None, following: Manifest) -> None:

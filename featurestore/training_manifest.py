@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from lakehouse.errors import CatalogDamagedError, FormatTooNewError, RequestError
+from lakehouse.errors import CatalogDamagedError, RequestError
+from lakehouse.sealing import unsealed, with_seal
 from lakehouse.storage import Storage
 from lakehouse.types import TableName, parse_instant
 
@@ -43,6 +44,7 @@ __all__ = [
 FORMAT = 1
 _FOLDER = "_catalog/training"
 _SPINE = "__spine"
+_RECORD, _RESTORE = "the record of a training set", "Restore the file from a copy."
 _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _VERSION = re.compile(r"([1-9]\d*)\.json\Z")
 
@@ -320,33 +322,16 @@ def _place(name: str, version: int) -> str:
     return f"{_FOLDER}/{name}/{version}.json"
 
 
-def _digest(record: Manifest | SplitRecord) -> str:
-    fields = {key: value for key, value in msgspec.to_builtins(record).items() if key != "sha256"}
-    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
-
-
 def _sealed(record: Manifest | SplitRecord) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(record, sha256=_digest(record))), indent=1)
+    return msgspec.json.format(
+        msgspec.json.encode(with_seal(record)),
+        indent=1,
+    )
 
 
 def _unsealed(data: bytes, kind: type[_Record], place: str) -> _Record:
-    try:
-        head = msgspec.json.decode(data)
-        if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-            raise FormatTooNewError(
-                f"this needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
-                where=place,
-                hint="Install a newer Penstock.",
-            )
-        record = msgspec.convert(head, kind)
-    except msgspec.MsgspecError as error:
-        raise _damaged(place, f"it cannot be read: {error}") from None
-    if record.sha256 != _digest(record):
-        raise _damaged(place, "its content does not match its hash")
-    return record
+    return unsealed(data, kind, reads=FORMAT, what=_RECORD, where=place, hint=_RESTORE)
 
 
 def _damaged(place: str, what: str) -> CatalogDamagedError:
-    return CatalogDamagedError(
-        f"the record of a training set is damaged: {what}", where=place, hint="Restore the file from a copy."
-    )
+    return CatalogDamagedError(f"{_RECORD} is damaged: {what}", where=place, hint=_RESTORE)

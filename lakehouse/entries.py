@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 
 import msgspec
 
+from lakehouse import sealing
 from lakehouse.errors import CatalogDamagedError, FormatTooNewError
 from lakehouse.types import parse_instant
 
@@ -116,14 +116,9 @@ def entry_path(number: int) -> str:
     return f"_catalog/log/{number}.json"
 
 
-def _digest(entry: Entry) -> str:
-    fields = {key: value for key, value in msgspec.to_builtins(entry).items() if key != "sha256"}
-    return hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
-
-
 def sealed(entry: Entry) -> bytes:
     """Return the entry's file content, its own hash included."""
-    return msgspec.json.encode(msgspec.structs.replace(entry, sha256=_digest(entry)))
+    return msgspec.json.encode(sealing.with_seal(entry))
 
 
 def unsealed(data: bytes, number: int, place: str) -> Entry:
@@ -136,19 +131,10 @@ def unsealed(data: bytes, number: int, place: str) -> Entry:
     FormatTooNewError
         If a newer Penstock wrote it in a form that this one cannot read.
     """
-    try:
-        head = msgspec.json.decode(data)
-        if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-            raise FormatTooNewError(
-                f"snapshot {number} needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
-                where=place,
-                hint="Install a newer Penstock.",
-            )
-        entry = msgspec.convert(head, Entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CatalogDamagedError(f"snapshot {number} cannot be read: {error}", where=place) from error
-    if entry.sha256 != _digest(entry) or entry.snapshot != number:
-        raise CatalogDamagedError(f"snapshot {number} is damaged: its content does not match its hash", where=place)
+    what = f"snapshot {number}"
+    entry = sealing.unsealed(data, Entry, reads=FORMAT, what=what, where=place)
+    if entry.snapshot != number:
+        raise CatalogDamagedError(f"{what} is damaged: this is snapshot {entry.snapshot}", where=place)
     return entry
 
 

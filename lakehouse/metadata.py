@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from lakehouse.catalog import Catalog
-from lakehouse.errors import CatalogDamagedError, FormatTooNewError, RequestError, StorageError, near
+from lakehouse.errors import CatalogDamagedError, RequestError, StorageError, near
+from lakehouse.sealing import decoded
 from lakehouse.storage import Storage
 from lakehouse.types import Clock, new_ulid, parse_instant, utc_now, utc_text
 
@@ -211,22 +212,16 @@ class Executions:
         return self._read(_end_path(execution), _End)
 
     def _read(self, place: str, kind: type[_Record]) -> _Record:
-        data = self.storage.read(place)
-        try:
-            head = msgspec.json.decode(data)
-            if isinstance(head, dict) and isinstance(head.get("format"), int) and head["format"] > FORMAT:
-                raise FormatTooNewError(
-                    f"written in format {head['format']}, this Penstock reads format {FORMAT}",
-                    where=place,
-                    hint="Install a newer Penstock.",
-                )
-            return msgspec.convert(head, kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise CatalogDamagedError(
-                f"an execution record cannot be read: {error}",
-                where=place,
-                hint="No data hangs on it: delete the file.",
-            ) from error
+        record, _ = decoded(
+            self.storage.read(place),
+            kind,
+            reads=FORMAT,
+            what="the execution record",
+            where=place,
+            hint="No data hangs on it: delete the file.",
+            least="format",
+        )
+        return record
 
     def _published(self, starts: Sequence[_Start]) -> dict[str, int]:
         """Return the last snapshot that each of these executions published, of those that did."""

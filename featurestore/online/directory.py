@@ -22,8 +22,9 @@ from pathlib import Path
 
 import msgspec
 
-from featurestore.generations import AGAIN, FORMAT, Manifest, content_digest
-from lakehouse.errors import CatalogDamagedError, FormatTooNewError, PenstockError, StorageError
+from featurestore.generations import AGAIN, FORMAT, Manifest
+from lakehouse.errors import CatalogDamagedError, PenstockError, StorageError
+from lakehouse.sealing import unsealed, with_seal
 
 __all__ = ["Directory", "Pointer", "sync_directory"]
 
@@ -39,10 +40,6 @@ class Pointer(msgspec.Struct, frozen=True):
     published: tuple[str, ...]
     min_reader: int = FORMAT
     sha256: str = ""
-
-    def digest(self) -> str:
-        """Return the SHA-256 over everything but the hash itself."""
-        return content_digest(msgspec.to_builtins(self))
 
 
 class Directory:
@@ -100,20 +97,10 @@ class Directory:
         return pointer
 
     def _parsed(self, data: bytes) -> Pointer:
-        where, hint = str(self._pointer_path), "Name a generation to go to: penstock online rollback --to ID."
-        try:
-            head = msgspec.json.decode(data)
-            if isinstance(head, dict) and isinstance(head.get("min_reader"), int) and head["min_reader"] > FORMAT:
-                raise FormatTooNewError(
-                    f"the store needs a reader of format {head['min_reader']}, this Penstock reads format {FORMAT}",
-                    where=where,
-                    hint="Install a newer Penstock.",
-                )
-            pointer = msgspec.convert(head, Pointer)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise CatalogDamagedError(f"the pointer cannot be read: {error}", where=where, hint=hint) from error
-        if pointer.sha256 != content_digest(head) or pointer.current not in pointer.published:
-            raise CatalogDamagedError("the pointer is damaged: it does not match its hash", where=where, hint=hint)
+        where, hint = str(self._pointer_path), "Name a generation to go to: penstock online rollback ID."
+        pointer = unsealed(data, Pointer, reads=FORMAT, what="the pointer", where=where, hint=hint)
+        if pointer.current not in pointer.published:
+            raise CatalogDamagedError("the pointer is damaged: it points to nothing", where=where, hint=hint)
         return pointer
 
     def current(self) -> Manifest | None:
@@ -165,7 +152,7 @@ class Directory:
 
     def flip(self, pointer: Pointer) -> None:
         """Replace the pointer, durably."""
-        sealed = msgspec.structs.replace(pointer, sha256=pointer.digest())
+        sealed = with_seal(pointer)
         try:
             before = self._pointer_path.stat().st_mtime_ns
         except FileNotFoundError:
