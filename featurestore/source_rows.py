@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featurestore.binding import TIMESTAMPTZ, BoundView, Column
+from lakehouse.delta import ColumnSchema, arrow_schema
 from lakehouse.errors import RequestError
-from lakehouse.scan import Predicate, prune
+from lakehouse.scan import Operator, Predicate, prune, scan_sql
 from lakehouse.types import TableName, quote, quote_literal
 
 if TYPE_CHECKING:
-    from lakehouse.delta import DataFile
+    from lakehouse.delta import DataFile, TableSchema
     from lakehouse.session import Session
 
-__all__ = ["Files", "Span", "check_source", "files_read", "rows_sql", "undated_sql"]
+__all__ = ["Files", "Span", "check_source", "files_read", "rows_sql", "source_table", "undated_sql"]
 
 _WHOLE_TABLE = re.compile(r'select \* from ("\w+"\."\w+")\Z')
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# Rows per file from which on a look into the footers pays.
+_MANY_ROWS = 50_000
 # Years 1 to 9999, µs: what literals can spell.
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
@@ -41,9 +45,9 @@ class Span:
         return Span(low, high)
 
     @property
-    def comparisons(self) -> list[tuple[str, dt.datetime]]:
+    def comparisons(self) -> list[tuple[Operator, dt.datetime]]:
         """What can be spelled of it: comparisons that every row within fulfils."""
-        found = []
+        found: list[tuple[Operator, dt.datetime]] = []
         if self.low is not None and self.low >= _FIRST:
             found.append((">=", _moment(min(self.low, _LAST))))
         if self.high is not None and self.high <= _LAST:
@@ -101,7 +105,45 @@ def rows_sql(session: Session, view: BoundView, columns: Sequence[str], span: Sp
     """
     names = list(dict.fromkeys(columns))
     listed = ", ".join(quote(name) for name in names) or "1"
+    exact = _exact_scan(session, view, span)
+    if exact is not None:
+        return f"select {listed} from ({exact}) s{_where(view, span)}"
     return session.prepare(f"select {listed} from {_from(view)}{_where(view, span)}")
+
+
+def _exact_scan(session: Session, view: BoundView, span: Span) -> str | None:
+    """Return a scan of a plain table's files that lets joins filter early, if they all have the table's very columns.
+
+    Looks into the files' footers, so only where there are rows enough to be worth it.
+    """
+    name = source_table(view)
+    snapshot = session.snapshot
+    if name is None or name not in snapshot.tables or not snapshot.storage.is_local:
+        return None
+    schema = snapshot.schema(name)
+    files = _kept(snapshot.files(name), schema, view, span)
+    if schema.partition_by or sum(file.rows for file in files) < _MANY_ROWS * len(files) or not files:
+        return None
+    path = snapshot.table(name).path
+    addresses = [snapshot.storage.address(f"{path}/{file.path}") for file in files]
+    if not all(_has_exactly(address, schema.columns) for address in addresses):
+        return None
+    return scan_sql(snapshot.storage, path, schema, files, exact=True)
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_exactly(address: str, columns: tuple[ColumnSchema, ...]) -> bool:
+    """Return whether a Parquet file has these columns with these types; data files of the lake never change."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        found = pq.read_schema(address)
+    except (OSError, pa.ArrowException):
+        return False  # whoever reads it on the common path says what is wrong
+    wanted = arrow_schema(columns)
+    types = {field.name: field.type for field in found}
+    return len(types) == len(found) and all(types.get(field.name) == field.type for field in wanted)
 
 
 def undated_sql(session: Session, view: BoundView) -> str:
@@ -115,18 +157,20 @@ def files_read(session: Session, view: BoundView, span: Span) -> Files:
 
     A SELECT as the source reads whole tables, as far as the log tells.
     """
-    table = _table(view)
+    table = source_table(view)
     if table is None:
         return Files(sum(len(_files(session, name)) for name in _tables(session, view)), 0)
     files = _files(session, table)
     if table not in session.snapshot.tables:
         return Files(len(files), 0)
-    schema = session.snapshot.schema(table)
+    kept = _kept(files, session.snapshot.schema(table), view, span)
+    return Files(len(kept), len(files) - len(kept))
+
+
+def _kept(files: Sequence[DataFile], schema: TableSchema, view: BoundView, span: Span) -> list[DataFile]:
     names = {column.name.lower(): column.name for column in schema.columns}
     column = names.get(view.event_timestamp.lower(), view.event_timestamp)
-    wanted = [Predicate(column, op, (moment,)) for op, moment in span.comparisons]  # type: ignore[arg-type]
-    kept = prune(files, schema, wanted)
-    return Files(len(kept), len(files) - len(kept))
+    return prune(files, schema, [Predicate(column, op, (moment,)) for op, moment in span.comparisons])
 
 
 def _from(view: BoundView) -> str:
@@ -147,7 +191,8 @@ def _spelled(moment: dt.datetime) -> str:
     return f"{moment.replace(tzinfo=None).isoformat(sep=' ', timespec='microseconds')}+00"
 
 
-def _table(view: BoundView) -> TableName | None:
+def source_table(view: BoundView) -> TableName | None:
+    """Return the table that a view's source is, all of it; None if the source is another SELECT."""
     whole = _WHOLE_TABLE.match(view.source)
     return TableName.parse(whole[1].replace('"', "")) if whole else None
 

@@ -56,7 +56,13 @@ class Predicate:
 
 
 def scan_sql(
-    storage: Storage, table_path: str, schema: TableSchema, files: Sequence[DataFile], *, hidden: bool = False
+    storage: Storage,
+    table_path: str,
+    schema: TableSchema,
+    files: Sequence[DataFile],
+    *,
+    hidden: bool = False,
+    exact: bool = False,
 ) -> str:
     """Return a SELECT over the files: the schema's columns in order, with exactly its types.
 
@@ -69,12 +75,15 @@ def scan_sql(
         The table's directory, relative to the lake's root.
     hidden
         Include hidden columns.
+    exact
+        The caller has seen that each file has all the stored columns with exactly these types: DuckDB then reads in
+        half the time where a join leaves few rows, as it pushes no filter of a join into a read with a given schema.
     """
     shown = tuple(column for column in schema.columns if hidden or not column.hidden)
     if not files:
         nothing = ", ".join(f"cast(null as {column.type}) as {quote(column.name)}" for column in shown)
         return f"select {nothing} where false"
-    scan = _Scan(storage, table_path, schema, shown)
+    scan = _Scan(storage, table_path, schema, shown, exact)
     partitions: dict[tuple[str | None, ...], list[DataFile]] = {}
     for file in files:
         key = tuple(file.partition.get(name) for name in schema.partition_by)
@@ -92,6 +101,7 @@ class _Scan:
     table_path: str
     schema: TableSchema
     shown: tuple[ColumnSchema, ...]
+    exact: bool
 
     @property
     def stored(self) -> list[ColumnSchema]:
@@ -143,6 +153,8 @@ class _Scan:
         paths = ", ".join(
             f"{{filename: {quote_literal(self.storage.address(f'{self.table_path}/{file.path}'))}}}" for file in files
         )
+        if self.exact:
+            return f"read_parquet([{paths}], hive_partitioning = false)"
         fields = ", ".join(
             f"{quote_literal(column.name)}: {{name: {quote_literal(column.name)}, type: {quote_literal(column.type)}, "
             "default_value: null}"

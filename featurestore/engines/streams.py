@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.binding import BoundView
-from featurestore.source_rows import Span
+from featurestore.source_rows import Span, source_table
 from lakehouse.errors import PenstockError, QueryError
 from lakehouse.types import quote
 
@@ -128,7 +128,8 @@ def _nothing(schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _unreadable(session: Session, view: BoundView, error: BaseException) -> PenstockError:
-    damaged = session.damage(error)
+    table = source_table(view)
+    damaged = session.damage(error, *([table] if table in session.snapshot.tables else []))
     if damaged is not None:
         return damaged
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

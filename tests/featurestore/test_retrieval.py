@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
 import pyarrow as pa
@@ -104,6 +105,13 @@ def test_the_order_of_rows_and_files_does_not_matter(case: Case) -> None:
         lake.compact(reverse=True)
         after = check(lake, case)
         assert after.statuses().equals(before.statuses())
+
+
+@given(aggregate_cases() | feature_cases())
+@settings(SLOW)
+def test_large_files_are_read_another_way_with_the_same_answer(case: Case) -> None:
+    with case_lake(case) as lake, mock.patch("featurestore.source_rows._MANY_ROWS", 0):
+        check(lake, case)
 
 
 # -- a lake by hand -------------------------------------------------------------------------------------------------
@@ -385,8 +393,10 @@ def test_a_source_that_changed_is_named_with_both_types(tmp_path: Path) -> None:
     assert "there is no table warehouse.fcts" in message()
 
 
+@pytest.mark.parametrize("many", [0, 50_000], ids=["large", "small"])
 @pytest.mark.parametrize("view", [LOOKUP, WINDOWS], ids=["lookups", "windows"])
-def test_a_damaged_file_is_named(tmp_path: Path, view: FeatureView) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: FeatureView, many: int) -> None:
+    monkeypatch.setattr("featurestore.source_rows._MANY_ROWS", many)
     lake = FeatureLake(tmp_path)
     lake.put(TYPES, [facts(*((1, HOUR, None, Decimal("1.00"), n, "x" * 50) for n in range(50)))])
     bound = {view.name: lake.bind(view)}
@@ -407,6 +417,20 @@ def test_a_value_that_makes_the_source_fail_names_the_view(lake: FeatureLake) ->
     message = refused(lake, [view], [view.on()], SPINE)
     assert message.startswith("feature view 'v': the source cannot be read: ")
     assert "Could not convert string" in message
+
+
+def test_files_without_a_column_or_with_a_narrower_type_are_read_the_common_way(tmp_path: Path) -> None:
+    lake = FeatureLake(tmp_path)
+    old = facts((1, HOUR, None, Decimal("1.00"), 1, "gone"), (2, HOUR, None, None, None, None)).drop_columns("note")
+    narrow = old.set_column(old.column_names.index("tip"), "tip", pa.array([7, None], pa.int8()))
+    new = facts((1, 2 * HOUR, None, Decimal("1.00"), 1, "new"))
+    spine = {"event_timestamp": at(1, 2), "zone": [1, 1]}
+    for batch, tip in ((old, 1), (narrow, 7)):
+        lake.put(TYPES, [batch, new])
+        with mock.patch("featurestore.source_rows._MANY_ROWS", 0):
+            table = ask(lake, [LOOKUP], [LOOKUP.on()], spine).to_arrow()
+        assert table.column("note").to_pylist() == [None, "new"]
+        assert table.column("tip").to_pylist() == [tip, 1]
 
 
 # -- jobs -----------------------------------------------------------------------------------------------------------
