@@ -194,6 +194,8 @@ def _columns(
         at = places.get(name.lower(), parts.table_at)
         if name.startswith("_"):
             raise source.error(f"{name}: names that start with '_' are Penstock's own", at, hint="Rename the column.")
+        if name.lower() == "rowid":  # the gate finds rows by it
+            raise source.error(f"{name}: DuckDB calls a row's own address so", at, hint="Rename the column.")
         if default is not None:
             raise source.error(
                 f"{name} has a default or is generated", at, hint="Compute the value in the query, with coalesce()."

@@ -269,6 +269,7 @@ def test_types_off_the_list_are_refused_at_their_column(project: Project, type_:
         ("b varchar(10)", r"varchar\(10\): DuckDB does not keep the length"),
         ("b text (3)", r"text\(3\)"),
         ("_b integer", "names that start with '_'"),
+        ("RowID integer", "RowID: DuckDB calls a row's own address so"),
         ("A integer", "already exists"),
         ("b integer check (b in (select 1))", "subqueries prohibited"),
         ("b integer check (nope > 1)", "nope"),
