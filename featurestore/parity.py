@@ -5,7 +5,6 @@ The offline side runs at the snapshot that the generation was built from, so a d
 
 from __future__ import annotations
 
-import datetime as dt
 import html
 import random
 from collections import Counter
@@ -18,7 +17,7 @@ from featurestore.instants import micros_text
 from featurestore.request import Asked, resolve
 from featurestore.retrieval import retrieve
 from featurestore.statuses import STATUSES
-from lakehouse.errors import RequestError
+from lakehouse.errors import ConflictError
 
 if TYPE_CHECKING:
     from featurestore.binding import BoundView
@@ -125,10 +124,11 @@ class ParityReport:
 def verify(
     store: OnlineStore,
     serving: Serving,
+    manifest: Manifest,
     snapshot: Snapshot,
+    *,
     settings: Settings,
     projections: Sequence[Projection],
-    *,
     service: str,
     sample: int = 200,
     seed: int = 0,
@@ -137,8 +137,10 @@ def verify(
 
     Parameters
     ----------
+    manifest
+        The current generation.
     snapshot
-        The snapshot of the current generation.
+        The snapshot that it was built from.
     service
         How the report calls what was asked.
     sample
@@ -148,19 +150,16 @@ def verify(
 
     Raises
     ------
-    RequestError
-        If there is no generation.
+    ConflictError
+        If another generation is published meanwhile.
     """
-    manifest = store.current()
-    if manifest is None:
-        raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
     views = {name: file.view for name, file in manifest.views.items()}
     asked = resolve(projections, views, full_feature_names=True)
     chance = random.Random(seed)  # noqa: S311 - a sample, no secret
     entities = _entities(store, manifest, asked, sample, chance)
     rows = len(next(iter(entities.values()))) if entities else sample
     question = _Question(projections, asked, entities, _instants(manifest, asked, rows, chance))
-    online = _online(serving, question)
+    online = _online(serving, manifest, question)
     offline = _offline(snapshot, settings, views, question)
     counts = Counter(status for statuses in offline.statuses.values() for status in statuses)
     return ParityReport(
@@ -269,7 +268,7 @@ def _instants(manifest: Manifest, asked: Sequence[Asked], rows: int, chance: ran
 # -- both sides -----------------------------------------------------------------------------------------------------
 
 
-def _online(serving: Serving, question: _Question) -> _Cells:
+def _online(serving: Serving, manifest: Manifest, question: _Question) -> _Cells:
     """Ask online: one request for all rows of the same instant."""
     places: dict[int, list[int]] = {}
     for place, instant in enumerate(question.instants):
@@ -279,9 +278,12 @@ def _online(serving: Serving, question: _Question) -> _Cells:
     cells = _Cells({name: [None] * rows for name in names}, {name: [""] * rows for name in names})
     for instant, mine in places.items():
         entities: Any = {name: [column[place] for place in mine] for name, column in question.entities.items()}
-        answer = serving.get(
-            question.projections, entities or [{}] * len(mine), at=_time(instant), full_feature_names=True
-        )
+        answer = serving.get(question.projections, entities or [{}] * len(mine), at=instant, full_feature_names=True)
+        if answer.stamp.generation != manifest.id:
+            raise ConflictError(
+                f"generation {answer.stamp.generation} was published while {manifest.id} was compared with the lake",
+                hint="Run it again.",
+            )
         values, statuses = answer.to_arrow(), answer.statuses()
         for name in names:
             for place, value, status in zip(mine, values.column(name).to_pylist(), statuses[name], strict=True):
@@ -314,10 +316,6 @@ def _mismatches(question: _Question, online: _Cells, offline: _Cells) -> Iterato
             if want[1] != got[1] or not _same(want[0], got[0]):
                 entity = {key: column[place] for key, column in question.entities.items()}
                 yield Mismatch(entity, micros_text(question.instants[place]), name, got, want)
-
-
-def _time(instant: int) -> dt.datetime:
-    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=instant)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lakehouse.errors import RequestError
+from lakehouse.errors import PenstockError, RequestError
 from lakehouse.lake import Lake
 from lakehouse.types import AsOf, Clock, utc_now
 
@@ -244,9 +244,10 @@ class FeatureStore:
         return verify(
             self.online,
             self._serving,
+            manifest,
             snapshot,
-            self.lake.settings,
-            self._asked(features, manifest),
+            settings=self.lake.settings,
+            projections=self._asked(features, manifest),
             service=features if isinstance(features, str) else getattr(features, "name", "features"),
             sample=sample,
             seed=seed,
@@ -263,7 +264,18 @@ class FeatureStore:
 
     def _asked(self, features: Any, manifest: Manifest) -> Sequence[Projection]:
         """Return what is asked of a generation, by the definitions of its snapshot; that takes a look into the lake."""
-        return self.definitions(as_of=manifest.snapshot).projections(features)
+        try:
+            return self.definitions(as_of=manifest.snapshot).projections(features)
+        except RequestError as error:
+            try:
+                self.definitions().projections(features)
+            except PenstockError:
+                raise error from None
+            raise RequestError(
+                f"{error.what} in the generation that is served, of snapshot {manifest.snapshot}",
+                where=error.where,
+                hint="It was applied since then. Build a generation that has it: penstock materialize.",
+            ) from None
 
     def _users_of(self, view: str) -> list[str]:
         """Return what uses a feature view besides services: training sets, and the generation that is served."""

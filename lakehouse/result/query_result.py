@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["QueryResult"]
 
 _SHOWN = 20
+_INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 
 
 class QueryResult:
@@ -112,16 +113,27 @@ class QueryResult:
     def to_pandas(self) -> pd.DataFrame:
         """Return all rows as a pandas DataFrame.
 
+        Integers that are null somewhere become pandas' nullable integers: as floating-point numbers they would lose
+        digits. Decimals become Python objects.
+
         Raises
         ------
         RequestError
             If pandas is not installed.
         """
         try:
-            import pandas as pd  # noqa: F401 - pyarrow's own message would not name our extra
+            import pandas as pd
         except ImportError:
             raise RequestError("pandas is not installed", hint="pip install 'penstock[pandas]'") from None
-        return self._uniquely_named().to_pandas()
+        import pyarrow as pa
+
+        table = self._uniquely_named()
+        frame = table.to_pandas()
+        nullable = {getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")() for name in _INTEGERS}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count and column.type in nullable:
+                frame[name] = column.to_pandas(types_mapper=nullable.get)
+        return frame
 
     def _uniquely_named(self) -> pa.Table:
         return self.to_arrow().rename_columns(unique_names(self.schema.names))

@@ -65,6 +65,9 @@ def everything(state: FeatureView = STATE, sums: FeatureView = SUMS, town: Featu
     return [state, sums, town, FeatureService("tips", features=[state, sums, town])]
 
 
+TIPS = everything()[-1]
+
+
 def hours(number: float) -> int:
     """Return the instant that lies some hours after noon, in µs."""
     return AT + round(number * HOUR)

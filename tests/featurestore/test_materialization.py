@@ -409,7 +409,7 @@ def test_a_column_that_changed_its_type_stops_it_and_the_old_generation_serves_o
 def test_a_column_that_vanished_stops_it(lake: OnlineLake):
     lake.store.materialize(at=NOON)
     lake.drop_column("note")
-    with pytest.raises(RequestError, match="'note' of its source was VARCHAR.*is gone at snapshot 4"):
+    with pytest.raises(RequestError, match=r"'note' of its source was VARCHAR.*is gone at snapshot 4"):
         lake.store.materialize(at=NOON)
     assert lake.state()["rides_1d"] == 2
 
