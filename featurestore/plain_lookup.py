@@ -58,17 +58,19 @@ class PlainLookup:
 
     def answers(self, found: Sequence[Buffer | None], instant: int) -> list[Answer]:
         """Return the answer of each entity. See `featurestore.response.Lookup`."""
-        return [self._not_found if packed is None else self._answer(packed, instant) for packed in found]
-
-    def _answer(self, packed: Buffer, instant: int) -> Answer:
-        chosen = only_row(packed) or _row_at(packed, instant)
-        if chosen is None or chosen[0] > instant:
-            return self._not_found
-        _, start, end = chosen
-        row = self._decode(packed, start, end)
-        if self._latest is None:
-            return row, PRESENT
-        return self._expired if instant - row[0] > self._latest else (row[1:], PRESENT)
+        answers = []
+        decode, latest = self._decode, self._latest
+        for packed in found:
+            chosen = None if packed is None else only_row(packed) or _row_at(packed, instant)
+            if packed is None or chosen is None or chosen[0] > instant:
+                answers.append(self._not_found)
+                continue
+            row = decode(packed, chosen[1], chosen[2])
+            if latest is None:
+                answers.append((row, PRESENT))
+            else:
+                answers.append(self._expired if instant - row[0] > latest else (row[1:], PRESENT))
+        return answers
 
     def arrays(self, found: Sequence[Buffer | None], instant: int) -> tuple[list[pa.Array], NDArray[np.uint8]]:
         """Return the features as Arrow arrays. See `featurestore.response.Lookup`."""

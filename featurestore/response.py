@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.instants import micros_text
 from featurestore.statuses import NOT_FOUND, NULL, PRESENT, STATUSES
+from lakehouse.errors import RequestError
 from lakehouse.types import Clock, parse_instant, utc_text
 
 if TYPE_CHECKING:
@@ -142,19 +142,23 @@ class OnlineFeatures:
         self._found = found
         self._instant = instant
         self._stamped = stamped
+        self._decoded: list[Sequence[Answer]] | None = None
 
     @property
     def stamp(self) -> Stamp:
         """Where the answer comes from."""
         return self._stamped(self._instant)
 
-    @cached_property
     def _answers(self) -> list[Sequence[Answer]]:
-        return [lookup.answers(found, self._instant) for lookup, found in zip(self._lookups, self._found, strict=True)]
+        """Return the answers of each lookup; decoded once."""
+        if self._decoded is None:
+            instant, pairs = self._instant, zip(self._lookups, self._found, strict=True)
+            self._decoded = [lookup.answers(found, instant) for lookup, found in pairs]
+        return self._decoded
 
     def _columns(self) -> Iterator[tuple[str, list[Any], list[int]]]:
         """Yield the features, each with its values and their statuses."""
-        for lookup, answers in zip(self._lookups, self._answers, strict=True):
+        for lookup, answers in zip(self._lookups, self._answers(), strict=True):
             for place, name in enumerate(lookup.names):
                 values = [answer[0][place] for answer in answers]
                 codes = [answer[1] for answer in answers]
@@ -177,8 +181,9 @@ class OnlineFeatures:
         """
         columns = {name: list(values) for name, values in self._entities.items()}
         if self._rows == 1 and not statuses:  # the usual request of a server
-            for lookup, [(row, _)] in zip(self._lookups, self._answers, strict=True):
-                columns.update(zip(lookup.names, [[value] for value in row], strict=True))
+            for lookup, [(row, _)] in zip(self._lookups, self._answers(), strict=True):
+                for name, value in zip(lookup.names, row, strict=True):
+                    columns[name] = [value]
             return columns
         for name, values, codes in self._columns():
             columns[name] = values
@@ -194,7 +199,7 @@ class OnlineFeatures:
         """Return the asked columns and the features as an Arrow table, features with exactly their types."""
         import pyarrow as pa
 
-        columns: dict[str, Any] = {name: pa.array(list(values)) for name, values in self._entities.items()}
+        columns: dict[str, Any] = {name: _asked_array(name, values) for name, values in self._entities.items()}
         for lookup, found in zip(self._lookups, self._found, strict=True):
             arrays, codes = lookup.arrays(found, self._instant)
             for name, array in zip(lookup.names, arrays, strict=True):
@@ -255,6 +260,18 @@ class OnlineFeatures:
 
     def _repr_html_(self) -> str:
         return f"{self.result()._repr_html_()}<p><small>{html.escape(str(self.stamp))}</small></p>"
+
+
+def _asked_array(name: str, values: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(list(values))
+    except (pa.ArrowException, OverflowError) as error:
+        raise RequestError(
+            f"the values of entity_rows in {name!r} do not fit one Arrow column: {error}",
+            hint="Leave the column out, or give its values one type.",
+        ) from None
 
 
 def _of_value(value: Any, code: int) -> int:

@@ -129,12 +129,14 @@ def layout(type_: str) -> Layout:
             f"{type_} is no type that features can have", hint=f"Types: {', '.join(_FIXED)}, DECIMAL(p,s)."
         )
     precision, scale = int(match[1]), int(match[2])
+    # A product has the exponents of both added up, zero too; it takes half the time of scaleb.
+    multiply, unit = EXACT.multiply, decimal.Decimal((0, (1,), -scale))
 
     def scaled(unscaled: int) -> decimal.Decimal:
-        return decimal.Decimal(unscaled).scaleb(-scale, EXACT)
+        return multiply(unscaled, unit)
 
     def scaled_wide(data: bytes) -> decimal.Decimal:
-        return decimal.Decimal(int.from_bytes(data, "little", signed=True)).scaleb(-scale, EXACT)
+        return multiply(int.from_bytes(data, "little", signed=True), unit)
 
     if precision <= _NARROW:
         return Layout(type_, "q", 8, "<i8", precision=precision, scale=scale, convert=scaled)

@@ -264,6 +264,10 @@ def _variable_decoder(
     ends: Sequence[tuple[int, Callable[[Any], Any] | None]],
 ) -> Decode:
     unpack = fields.unpack_from
+    # Text and blobs are made where their bounds are known, the rest afterwards.
+    converted = [(slot, known.convert) for slot, _, known in plan if known.convert is not None and not known.variable]
+    straight = [slot for slot, _, _ in plan] == list(range(1, len(fields.unpack(bytes(size)))))
+    nothing = _no_nulls(fields)
 
     def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
         stop = len(buffer) if end is None else end
@@ -281,6 +285,11 @@ def _variable_decoder(
             raise _damaged() from None
         if previous != stop:
             raise _damaged()
+        if straight and values[0] == nothing:
+            for slot, convert in converted:
+                values[slot] = convert(values[slot])
+            del values[0]
+            return tuple(values)
         return _picked(values, columns, plan)
 
     return decode
