@@ -17,6 +17,7 @@ from lakehouse.cli import cli, command
 from lakehouse.errors import DefinitionError, RequestError
 
 if TYPE_CHECKING:
+    from featurestore.parity import Mismatch
     from featurestore.response import OnlineFeatures
     from featurestore.store import FeatureStore
 
@@ -343,10 +344,17 @@ def _verify(
     """Compare online answers of FEATURES with offline ones, value for value; exit 1 if any differs."""
     wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     report = store.verify(wanted, sample=sample, seed=seed)
-    rows = [{"feature": m.feature, "entity": _plain(m.entity), "at": m.at} for m in report.mismatches]
+    rows = [_mismatch_row(mismatch) for mismatch in report.mismatches]
     _print(report, report.text(), rows, form)
     if not report.same:
         context.exit(1)
+
+
+def _mismatch_row(mismatch: Mismatch) -> dict[str, Any]:
+    row = {"feature": mismatch.feature, "entity": _plain(mismatch.entity), "at": mismatch.at}
+    for side, (value, status) in (("online", mismatch.online), ("offline", mismatch.offline)):
+        row |= {side: value, f"{side}_status": status}
+    return row
 
 
 # -- projects -------------------------------------------------------------------------------------------------------

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.codec import KeyCodec, arrow_type
 from featurestore.instants import micros_text
+from featurestore.pit import is_dated
 from featurestore.request import Asked, resolve
 from featurestore.retrieval import retrieve
 from featurestore.statuses import STATUSES
 from lakehouse.errors import ConflictError
+from lakehouse.session import Session
+from lakehouse.types import quote
 
 if TYPE_CHECKING:
     from featurestore.binding import BoundView
     from featurestore.definitions import Projection
     from featurestore.generations import Manifest
-    from featurestore.online import OnlineStore
+    from featurestore.online import OnlineStore, Reader
     from featurestore.serving import Serving
     from lakehouse.catalog import Snapshot
     from lakehouse.settings import Settings
@@ -69,7 +72,7 @@ class ParityReport:
     generation, snapshot, at
         The generation, its snapshot, and its instant (UTC text).
     rows
-        Pairs of entity and instant that were asked both ways.
+        Lookups that were made both ways: distinct pairs of entity and instant.
     instants
         Distinct instants among them.
     values
@@ -98,13 +101,13 @@ class ParityReport:
     def text(self) -> list[str]:
         """Return the report, line by line."""
         counted = " + ".join(f"{count:,} {name}" for name, count in self.statuses.items())
-        same, asked = f"{self.values - len(self.mismatches):,}", f"{self.rows:,} entities at {self.instants:,} instants"
+        same, asked = f"{self.values - len(self.mismatches):,}", f"{self.rows:,} lookups at {self.instants:,} instants"
         lines = [
             f"{self.service}: {same} of {self.values:,} values are the same online and offline ({asked})",
             f"  {self.values:,} = {counted}",
             f"  generation {self.generation} of snapshot {self.snapshot}, instants from {self.at} on",
         ]
-        for mismatch in self.mismatches[:_SHOWN]:
+        for mismatch in self._shown():
             entity = ", ".join(f"{key}={value!r}" for key, value in mismatch.entity.items())
             lines.append(
                 f"  DIFFERS {mismatch.feature} of {entity} at {mismatch.at}: online {_shown(mismatch.online)}, "
@@ -113,6 +116,15 @@ class ParityReport:
         if len(self.mismatches) > _SHOWN:
             lines.append(f"  … and {len(self.mismatches) - _SHOWN:,} more")
         return lines
+
+    def _shown(self) -> Sequence[Mismatch]:
+        """Return some of the mismatches, of as many features as possible, in their order."""
+        met: Counter[str] = Counter()
+        rounds = []
+        for place, mismatch in enumerate(self.mismatches):
+            rounds.append((met[mismatch.feature], place))
+            met[mismatch.feature] += 1
+        return [self.mismatches[place] for place in sorted(place for _, place in sorted(rounds)[:_SHOWN])]
 
     def __repr__(self) -> str:
         return "\n".join(self.text())
@@ -144,7 +156,8 @@ def verify(
     service
         How the report calls what was asked.
     sample
-        Number of entities taken from the generation; a few that it can't know and null keys come on top.
+        Number of lookups of known entities, half of them taken from the generation and half from the lake (fewer where
+        they would repeat each other); pairs of keys that may not belong together, and null keys, come on top.
     seed
         Of the sample; the same generation and seed give the same sample.
 
@@ -156,9 +169,14 @@ def verify(
     views = {name: file.view for name, file in manifest.views.items()}
     asked = resolve(projections, views, full_feature_names=True)
     chance = random.Random(seed)  # noqa: S311 - a sample, no secret
-    entities = _entities(store, manifest, asked, sample, chance)
+    reader = store.open(manifest)
+    try:
+        with Session(snapshot, memory=settings.resources.memory, threads=settings.resources.threads) as session:
+            entities = _entities(_Known(reader, session, seed, chance), asked, sample, chance)
+    finally:
+        reader.close()
     rows = len(next(iter(entities.values()))) if entities else sample
-    question = _Question(projections, asked, entities, _instants(manifest, asked, rows, chance))
+    question = _Question(projections, asked, *_distinct(entities, _instants(manifest, asked, rows, chance)))
     online = _online(serving, manifest, question)
     offline = _offline(snapshot, settings, views, question)
     counts = Counter(status for statuses in offline.statuses.values() for status in statuses)
@@ -167,7 +185,7 @@ def verify(
         generation=manifest.id,
         snapshot=manifest.snapshot,
         at=micros_text(manifest.at),
-        rows=rows,
+        rows=len(question.instants),
         instants=len(set(question.instants)),
         values=counts.total(),
         statuses={status: counts[status] for status in STATUSES},
@@ -196,36 +214,61 @@ class _Cells:
 # -- the sample -----------------------------------------------------------------------------------------------------
 
 
-def _entities(
-    store: OnlineStore, manifest: Manifest, asked: Sequence[Asked], sample: int, chance: random.Random
-) -> dict[str, list[Any]]:
-    """Return values for every join key that is asked for, as columns: known ones, unknown ones, nulls."""
+def _entities(known: _Known, asked: Sequence[Asked], sample: int, chance: random.Random) -> dict[str, list[Any]]:
+    """Return values for every join key that is asked for, as columns: known ones, odd pairs of them, nulls.
+
+    Where there are few entities they come again and again, each time at another instant.
+    """
+    views: dict[tuple[str, ...], list[BoundView]] = {}
+    for one in asked:
+        if one.keys:
+            views.setdefault(one.keys, []).append(one.view)
     columns: dict[str, list[Any]] = {}
-    reader = store.open(manifest)
-    try:
-        for one in asked:
-            fresh = [name for name in one.keys if name not in columns]
-            if not fresh:
-                continue
-            codec = KeyCodec([key.type for key in one.view.keys])
-            known = _sampled(reader.keys(one.view.name), codec, sample, chance)
-            for name in fresh:
-                place = one.keys.index(name)
-                values = [key[place] for key in known]
-                columns[name] = values
-    finally:
-        reader.close()
-    length = max([len(values) for values in columns.values()], default=0)
+    for names, keyed in views.items():
+        share = -(-sample // (2 * len(keyed)))
+        found = [key for view in keyed for key in (*known.online(view, share), *known.offline(view, share))]
+        entities = list(dict.fromkeys(found))
+        chance.shuffle(entities)
+        for place, name in enumerate(names):
+            columns.setdefault(name, [key[place] for key in entities])
     for name, values in columns.items():
-        if len(values) < length:
-            columns[name] = [values[i % len(values)] if values else None for i in range(length)]
+        columns[name] = [values[row % len(values)] if values else None for row in range(sample)]
     for values in columns.values():
         mixed = list(values)
         chance.shuffle(mixed)
         # Pairs that belong together, pairs that may not, and a null.
-        values.extend(mixed[: max(1, length // 10)])
+        values.extend(mixed[: max(1, sample // 10)])
         values.append(None)
     return columns
+
+
+class _Known:
+    """The entities that the generation knows, and those that the lake knows: either may lack some."""
+
+    def __init__(self, reader: Reader, session: Session, seed: int, chance: random.Random) -> None:
+        self._reader = reader
+        self._session = session
+        self._seed = seed
+        self._chance = chance
+
+    def online(self, view: BoundView, count: int) -> list[tuple[Any, ...]]:
+        """Return the keys of some entities of the generation."""
+        codec = KeyCodec([key.type for key in view.keys])
+        return _sampled(self._reader.keys(view.name), codec, count, self._chance)
+
+    def offline(self, view: BoundView, count: int) -> list[tuple[Any, ...]]:
+        """Return the keys of some entities of the source."""
+        codec = KeyCodec([key.type for key in view.keys])
+        names = [f"s.{quote(key.name)}" for key in view.keys]
+        listed = ", ".join(names)
+        conditions = " and ".join([is_dated(view), *(f"{name} is not null" for name in names)])
+        table = self._session.sql(
+            f"select {listed} from ({view.source}\n) as s where {conditions} group by {listed} "
+            f"order by hash({listed}, {self._seed}), {listed} limit {count}"
+        ).to_arrow()
+        encoded = codec.encode([column.combine_chunks() for column in table.columns]).to_pylist()
+        keys = [codec.decode(key) for key in encoded if key is not None]
+        return [key for key in keys if key is not None]  # of long ones only the hash is stored
 
 
 def _sampled(keys: Any, codec: KeyCodec, sample: int, chance: random.Random) -> list[tuple[Any, ...]]:
@@ -244,6 +287,14 @@ def _sampled(keys: Any, codec: KeyCodec, sample: int, chance: random.Random) -> 
         if seen >= _SCAN:
             break
     return kept
+
+
+def _distinct(entities: Mapping[str, list[Any]], instants: Sequence[int]) -> tuple[dict[str, list[Any]], list[int]]:
+    """Return the lookups without those that come again."""
+    rows = list(dict.fromkeys(zip(instants, *entities.values(), strict=True)))
+    return {name: [row[place] for row in rows] for place, name in enumerate(entities, start=1)}, [
+        row[0] for row in rows
+    ]
 
 
 def _instants(manifest: Manifest, asked: Sequence[Asked], rows: int, chance: random.Random) -> list[int]:
