@@ -1,29 +1,31 @@
-"""One view of one snapshot, folded as of an instant: the packed value of every entity.
+"""One view of one snapshot, folded as of an instant: the packed value of every entity, batch by batch.
 
-DuckDB folds (SQL over the source), Arrow packs; no row passes through Python. See `featurestore.layout` for the form.
+DuckDB folds and sorts (SQL over the source), Arrow packs; no row passes through Python, and Python's memory holds one
+batch of entities. See `featurestore.layout` for the form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from featurestore.binding import BoundView, Column
 from featurestore.codec import KeyCodec, RowCodec, pack_sections
 from featurestore.layout import Atom, HopLayout, PlainLayout, WindowLayout
-from featurestore.pit import event_micros, is_dated, order_terms, visible_from
-from lakehouse.errors import PenstockError, RequestError
+from featurestore.pit import created_micros, event_micros, is_dated, order_terms, visible_from
+from lakehouse.errors import QueryError, RequestError
 from lakehouse.types import quote
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
     from lakehouse.session import Session
 
-__all__ = ["Folded", "fold"]
+__all__ = ["Folded", "Folding", "fold"]
 
 _FLOATS = ("FLOAT", "DOUBLE")
 
@@ -45,83 +47,150 @@ class Folded:
     tail: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """Rows of one section, with their encoded keys and stamps, in any order."""
-
-    keys: pa.Array
-    stamps: NDArray[np.int64]
-    rows: pa.Array
-
-
 def fold(view: BoundView, session: Session, at: int) -> Folded:
-    """Return every entity of a view with its packed value.
+    """Return every entity of a view with its packed value, all at once; otherwise like `Folding`."""
+    folding = Folding(view, session, at)
+    batches = list(folding)
+    keys, values = ([batch[place] for batch in batches] or [pa.array([], pa.large_binary())] for place in (0, 1))
+    return Folded(pa.concat_arrays(keys), pa.concat_arrays(values), folding.tail)
+
+
+class Folding:
+    """Every entity of a view with its packed value: iterate over it, once, for batches of encoded keys and values.
+
+    No entity is in two batches. Keys ascend, but for those so long that they are hashed.
 
     Parameters
     ----------
     at
         The instant, µs since 1970.
 
+    Attributes
+    ----------
+    entities, tail
+        How many entities there were so far, and how many of their rows become visible after the instant.
+
     Raises
     ------
     RequestError
-        If a sum does not fit 38 digits.
+        While iterating, if a sum does not fit 38 digits.
     """
-    if not view.is_aggregate:
-        section = _section(view, session, _plain_sql(view, at), PlainLayout(view).types)
-        return _folded([section], tail=int((section.stamps > at).sum()))
-    layout = WindowLayout(view)
-    sections = [_section(view, session, _hop_sql(view, hop, layout, at), hop.types) for hop in layout.hops]
-    tail = _section(view, session, _tail_sql(view, layout, at), layout.tail_types)
-    return _folded([*sections, tail], tail=len(tail.stamps))
+
+    def __init__(self, view: BoundView, session: Session, at: int) -> None:
+        self.entities = 0
+        self.tail = 0
+        self._view = view
+        self._session = session
+        self._at = at
+        self._keys = KeyCodec([key.type for key in view.keys])
+
+    def __iter__(self) -> Iterator[tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]]:
+        """Yield batches of keys and values."""
+        sql = _windows_sql if self._view.is_aggregate else _plain_sql
+        pack = self._packed_windows if self._view.is_aggregate else self._packed_rows
+        width = len(self._view.keys)
+        try:
+            for columns in _whole_entities(self._session.sql(sql(self._view, self._at)).batches(), width):
+                keys = self._keys.encode(columns[:width], rows=len(columns[-1]))
+                first = _differs(keys)
+                self.entities += int(first.sum())
+                yield keys.filter(first), pack(columns[width:], first)
+        except QueryError as error:
+            raise RequestError(error.what, where=f"feature view {self._view.name!r}", hint=error.hint) from error
+
+    def _packed_rows(self, columns: Sequence[pa.Array], first: NDArray[np.bool_]) -> pa.LargeBinaryArray:
+        """Return the packed value of each entity; of rows with the same stamp the first is taken.
+
+        Parameters
+        ----------
+        columns
+            Stamp, event timestamp, features.
+        first
+            Where an entity begins.
+        """
+        stamps = columns[0].to_numpy(zero_copy_only=False)
+        kept = first.copy()
+        kept[1:] |= stamps[1:] != stamps[:-1]
+        stamps, codes = stamps[kept], np.cumsum(first)[kept] - 1
+        rows = RowCodec(PlainLayout(self._view).types).encode(_filtered(columns[1:], kept))
+        self.tail += int((stamps > self._at).sum())
+        return pack_sections([(_offsets(codes, int(first.sum())), stamps, rows)])
+
+    def _packed_windows(self, columns: Sequence[pa.Array], first: NDArray[np.bool_]) -> pa.LargeBinaryArray:
+        """Return the packed value of each entity.
+
+        Parameters
+        ----------
+        columns
+            Number of the section, stamp, and one after the other the columns of all sections.
+        first
+            Where an entity begins.
+        """
+        numbers, stamps = (column.to_numpy(zero_copy_only=False) for column in columns[:2])
+        codes, entities = np.cumsum(first) - 1, int(first.sum())
+        packed, place = [], 2
+        for number, types in enumerate(_sections(WindowLayout(self._view))):
+            mine = numbers == number
+            own = _filtered(columns[place : place + len(types)], mine)
+            place += len(types)
+            rows = RowCodec(types).encode(own, rows=int(mine.sum()))
+            packed.append((_offsets(codes[mine], entities), stamps[mine], rows))
+        self.tail += len(packed[-1][1])
+        return pack_sections(packed)
 
 
-# -- packing --------------------------------------------------------------------------------------------------------
+def _sections(layout: WindowLayout) -> list[Sequence[str]]:
+    """Return the types of each section's columns."""
+    return [*(hop.types for hop in layout.hops), layout.tail_types]
 
 
-def _section(view: BoundView, session: Session, query: str, types: Sequence[str]) -> _Section:
-    """Run a query whose columns are the keys, the stamp and the row's columns."""
-    try:
-        table = session.sql(query).to_arrow().combine_chunks()
-    except PenstockError as error:
-        raise RequestError(error.what, where=f"feature view {view.name!r}", hint=error.hint) from error
-    columns = [_array(column) for column in table.columns]
-    width = len(view.keys)
-    keys = _keys(view, columns[:width], table.num_rows)
-    stamps = columns[width].to_numpy(zero_copy_only=False)
-    return _Section(keys, stamps, RowCodec(types).encode(columns[width + 1 :]))
+def _whole_entities(batches: Iterator[pa.RecordBatch], width: int) -> Iterator[list[pa.Array]]:
+    """Yield the columns of sorted rows anew, in batches that divide no entity; its keys are the first columns."""
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        start = _last_entity(batch, width)
+        if start:
+            yield _columns([*pending, batch.slice(0, start)])
+            pending = []
+        pending.append(batch.slice(start))
+    if pending:
+        yield _columns(pending)
 
 
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    import pyarrow as pa
-
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-
-
-def _keys(view: BoundView, columns: Sequence[pa.Array], rows: int) -> pa.Array:
-    import pyarrow as pa
-
-    codec = KeyCodec([key.type for key in view.keys])
-    if not columns:
-        return pa.array([codec.encode_one(())] * rows, pa.large_binary())
-    return codec.encode(columns)
+def _last_entity(batch: pa.RecordBatch, width: int) -> int:
+    """Return where the last entity of a batch begins."""
+    same = np.ones(batch.num_rows, np.bool_)
+    for column in batch.columns[:width]:
+        same &= pc.equal(column, column[-1]).to_numpy(zero_copy_only=False)
+    others = np.flatnonzero(~same)
+    return int(others[-1]) + 1 if len(others) else 0
 
 
-def _folded(sections: Sequence[_Section], *, tail: int) -> Folded:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _columns(batches: Sequence[pa.RecordBatch]) -> list[pa.Array]:
+    return [pa.concat_arrays(pieces) for pieces in zip(*(batch.columns for batch in batches), strict=True)]
 
-    everybody = pa.chunked_array([section.keys for section in sections], pa.large_binary()).unique()
-    everybody = everybody.take(pc.sort_indices(everybody))
-    packed = []
-    for section in sections:
-        codes = pc.index_in(section.keys, value_set=everybody).to_numpy(zero_copy_only=False).astype(np.int64)
-        order = np.lexsort((section.stamps, codes))
-        offsets = np.zeros(len(everybody) + 1, np.int64)
-        np.cumsum(np.bincount(codes, minlength=len(everybody)), out=offsets[1:])
-        packed.append((offsets, section.stamps[order], section.rows.take(pa.array(order))))
-    return Folded(everybody, pack_sections(packed), tail)
+
+def _differs(keys: pa.LargeBinaryArray) -> NDArray[np.bool_]:
+    """Return where a key is another than the one before."""
+    first = np.ones(len(keys), np.bool_)
+    first[1:] = pc.not_equal(keys[1:], keys[:-1]).to_numpy(zero_copy_only=False)
+    return first
+
+
+def _filtered(columns: Sequence[pa.Array], kept: NDArray[np.bool_]) -> Sequence[pa.Array]:
+    if kept.all():
+        return columns
+    places = pa.array(np.flatnonzero(kept))
+    return [column.take(places) for column in columns]
+
+
+def _offsets(codes: NDArray[np.int64], entities: int) -> NDArray[np.int64]:
+    """Return where the rows of each entity begin, and the last one's end."""
+    offsets = np.zeros(entities + 1, np.int64)
+    np.cumsum(np.bincount(codes, minlength=entities), out=offsets[1:])
+    return offsets
 
 
 # -- SQL ------------------------------------------------------------------------------------------------------------
@@ -141,27 +210,69 @@ def _by(places: Sequence[str]) -> str:
     return f"partition by {', '.join(places)} " if places else ""
 
 
+def _times(view: BoundView) -> str:
+    """Return what orders rows by event and created timestamp, as one integer."""
+    event = event_micros(view)
+    if view.created_timestamp is None:
+        return event
+    return f"({event}::hugeint * {2**64} + ({created_micros(view)}::hugeint + {2**63}))"
+
+
 def _plain_sql(view: BoundView, at: int) -> str:
-    """Return the winners: of all rows visible at the instant, and at each later one where the winner changes."""
+    """Return the winners, by entity and stamp: at the instant, and at each later one where the winner changes.
+
+    Columns: keys, stamp, event timestamp, features. Rows that tie in their times are all there, the winner first. The
+    winners' times are found first, by the narrow columns that this takes; only their rows are fetched and sorted.
+    """
     keys = _of_source(view.keys)
     places = [f"k{i}" for i in range(len(keys))]
-    features = [f"f{i}" for i in range(len(view.features))]
-    named = [
-        *(f"{name} as {place}" for name, place in zip(keys, places, strict=True)),
-        *(f"s.{quote(f.name)} as {name}" for f, name in zip(view.features, features, strict=True)),
-    ]
+    named = [f"{name} as {place}" for name, place in zip(keys, places, strict=True)]
+    won = [f"won.{place}" for place in places]
+    same = [*(f"{name} = {place}" for name, place in zip(keys, won, strict=True)), f"{_times(view)} = won.times"]
+    columns = [*won, "won.stamp as stamp", f"{event_micros(view)} as event"]
+    columns += [f"s.{quote(feature.name)} as f{i}" for i, feature in enumerate(view.features)]
+    rows = f"({view.source}\n) as s"
+    known = " and ".join(_known(view))
+    before = f"({_by(places)}order by stamp rows between unbounded preceding and 1 preceding)"
+    # By position: a name may be one of the source's columns too.
+    groups = ", ".join(str(place) for place in range(1, len(keys) + 2))
     return f"""
-select {", ".join([*places, "stamp", "event", *features])} from (
-  select *, min(rank) over ({_by(places)}order by stamp) as best from (
-    select {", ".join(named)}, {event_micros(view)} as event, greatest({visible_from(view)}, {at}) as stamp,
-      row_number() over ({_by(keys)}order by {", ".join(order_terms(view))}) as rank
-    from ({view.source}\n) as s where {" and ".join(_known(view))}
-  )
-) where rank = best"""
+with won as (
+  select * from (
+    select *, max(times) over {before} as before from (
+      select {", ".join([*named, f"greatest({visible_from(view)}, {at}) as stamp", f"max({_times(view)}) as times"])}
+      from {rows} where {known} group by {groups}
+    )
+  ) where before is null or times > before
+)
+select {", ".join(columns)} from {rows} join won on {" and ".join(same)} where {known}
+order by {", ".join([*won, "won.stamp", *order_terms(view, times=False)])}"""
+
+
+def _windows_sql(view: BoundView, at: int) -> str:
+    """Return the rows of all sections, by entity, section and stamp.
+
+    Columns: keys, number of the section, stamp, and one after the other the columns of all sections; those of the
+    others are null.
+    """
+    layout = WindowLayout(view)
+    queries = [*(_hop_sql(view, hop, layout, at) for hop in layout.hops), _tail_sql(view, layout, at)]
+    sections = _sections(layout)
+    places = [f"k{i}" for i in range(len(view.keys))]
+    parts = []
+    for number, query in enumerate(queries):
+        columns = [
+            f"a{i}" if other == number else f"cast(null as {type_})"
+            for other, types in enumerate(sections)
+            for i, type_ in enumerate(types)
+        ]
+        parts.append(f"select {', '.join([*places, str(number), 'stamp', *columns])} from ({query})")
+    order = ", ".join(str(place) for place in range(1, len(places) + 3))
+    return f"select * from ({' union all '.join(parts)}) order by {order}"
 
 
 def _hop_sql(view: BoundView, hop: HopLayout, layout: WindowLayout, at: int) -> str:
-    """Return the states of everything from each hop's start up to the instant."""
+    """Return the states of everything from each hop's start up to the instant: keys, stamp, atoms."""
     keys = _of_source(view.keys)
     places = [f"k{i}" for i in range(len(keys))]
     event = event_micros(view)
@@ -174,19 +285,22 @@ def _hop_sql(view: BoundView, hop: HopLayout, layout: WindowLayout, at: int) -> 
     named = [f"{name} as {place}" for name, place in zip(keys, places, strict=True)]
     atoms = [f"{_state(atom)} as a{i}" for i, atom in enumerate(hop.atoms)]
     later = [f"{_merged(atom, f'a{i}')} as a{i}" for i, atom in enumerate(hop.atoms)]
-    finals = [_final(atom, f"a{i}") for i, atom in enumerate(hop.atoms)]
+    finals = [f"{_final(atom, f'a{i}')} as a{i}" for i, atom in enumerate(hop.atoms)]
+    groups = ", ".join(str(place) for place in range(1, len(keys) + 2))
     return f"""
 select {", ".join([*places, "stamp", *finals])} from (
   select {", ".join([*places, "stamp", *later])} from (
     select {", ".join([*named, f"{stamp} as stamp", *atoms])}
-    from ({view.source}\n) as s where {" and ".join(folded)} group by {", ".join([*places, "stamp"])}
+    from ({view.source}\n) as s where {" and ".join(folded)} group by {groups}
   ) window later as ({_by(places)}order by stamp desc)
 )"""
 
 
 def _tail_sql(view: BoundView, layout: WindowLayout, at: int) -> str:
-    """Return the events that are not visible yet."""
-    columns = [*_of_source(view.keys), f"{visible_from(view)} as stamp", *_of_source(layout.tail_columns)]
+    """Return the events that are not visible yet: keys, stamp, inputs."""
+    columns = [f"{name} as k{i}" for i, name in enumerate(_of_source(view.keys))]
+    columns += [f"{visible_from(view)} as stamp"]
+    columns += [f"{name} as a{i}" for i, name in enumerate(_of_source(layout.tail_columns))]
     later = [*_known(view), f"{event_micros(view)} > {at - layout.lag}"]
     return f"select {', '.join(columns)} from ({view.source}\n) as s where {' and '.join(later)}"
 

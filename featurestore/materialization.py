@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from featurestore.folding import fold
+from featurestore.folding import Folding
 from featurestore.generations import Manifest, ViewFile, check_succession
 from featurestore.instants import instant_micros, micros_text
 from featurestore.registry import bound_views
@@ -279,9 +279,9 @@ class _Materialization:
         )
 
     def _file(self, view: BoundView, inputs: dict[str, str] | None, session: Session) -> ViewFile:
-        folded = fold(view, session, self._at)
-        written = self._store.write(view.name, folded.keys, folded.values)
-        return ViewFile(view, *written, len(folded.keys), folded.tail, inputs)
+        folding = Folding(view, session, self._at)
+        written = self._store.write_batches(view.name, folding)
+        return ViewFile(view, *written, folding.entities, folding.tail, inputs)
 
     def publish(self, manifest: Manifest, expected: str | None, *, force: bool) -> None:
         """Pin the snapshot, flip, and give up what nobody can be flipped back to any more."""

@@ -80,8 +80,15 @@ class RowCodec:
             return _variable_decoder(struct.Struct(code), self._size, len(self.types), plan, ends)
         return _fixed_decoder(struct.Struct(code), len(self.types), plan)
 
-    def encode(self, columns: Sequence[pa.Array]) -> pa.LargeBinaryArray:
+    def encode(self, columns: Sequence[pa.Array], rows: int | None = None) -> pa.LargeBinaryArray:
         """Return the packed rows of columns of equal length.
+
+        Parameters
+        ----------
+        columns
+            One per type.
+        rows
+            How many rows; needed only when there are no columns.
 
         Raises
         ------
@@ -92,7 +99,7 @@ class RowCodec:
             column(array, known, f"column {place + 1}")
             for place, (array, known) in enumerate(zip(columns, self._layouts, strict=True))
         ]
-        fixed = self._fixed_section(arrays)
+        fixed = self._fixed_section(arrays, len(arrays[0]) if arrays else rows or 0)
         import numpy as np
 
         heads = slices(fixed, np.arange(len(fixed) + 1, dtype=np.int64) * self._size)
@@ -157,10 +164,10 @@ class RowCodec:
             "itemsize": self._size,
         })  # fmt: skip
 
-    def _fixed_section(self, arrays: Sequence[pa.Array]) -> npt.NDArray[Any]:
+    def _fixed_section(self, arrays: Sequence[pa.Array], rows: int) -> npt.NDArray[Any]:
         import numpy as np
 
-        records = np.zeros(len(arrays[0]) if arrays else 0, self._dtype())
+        records = np.zeros(rows, self._dtype())
         end = np.zeros(len(records), np.int64)
         for place, (array, known) in enumerate(zip(arrays, self._layouts, strict=True)):
             field = records[str(place)]
