@@ -42,9 +42,21 @@ def _print(value: Any, lines: Sequence[str], rows: Sequence[dict[str, Any]], for
     if form == "json":
         rendering.print_json(value)
     elif form == "csv":
-        rendering.print_rows(rows, form)
+        _print_rows(rows, form)
     else:
         click.echo("\n".join(lines))
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], form: str, *, empty: str = "nothing") -> None:
+    """Print rows; in CSV lists and dicts as people write them."""
+    from featurestore.listing import value_text
+
+    if form == "csv":
+        rows = [
+            {key: value_text(value) if isinstance(value, list | tuple | dict) else value for key, value in row.items()}
+            for row in rows
+        ]
+    rendering.print_rows(rows, form, empty=empty)
 
 
 _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
@@ -87,7 +99,7 @@ def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool)
     if form == "table":
         click.echo("\n".join(lines))
     else:
-        rendering.print_rows(rows, form)
+        _print_rows(rows, form)
 
 
 @_command("apply", example="penstock apply")
@@ -108,10 +120,11 @@ def _features() -> None:
 @_AS_OF
 def _features_list(store: FeatureStore, as_of: str | None, form: str) -> None:
     """List entities, feature views and feature services."""
-    from featurestore.listing import features_list
+    from featurestore.listing import features_list, list_rows
 
     rows = features_list(store.definitions(as_of=as_of))
-    rendering.print_rows(rows, form, empty="Nothing is applied yet: penstock apply.")
+    shown = list_rows(rows) if form == "table" else rows
+    _print_rows(shown, form, empty="Nothing is applied yet: penstock apply.")
 
 
 @_command("show", group=_features, example="penstock features show zone_demand")
@@ -119,28 +132,19 @@ def _features_list(store: FeatureStore, as_of: str | None, form: str) -> None:
 @_AS_OF
 def _features_show(store: FeatureStore, name: str, as_of: str | None, form: str) -> None:
     """Show all there is to say about the feature view, feature service or entity NAME."""
-    from featurestore.listing import features_show
+    from featurestore.listing import features_show, show_lines, show_rows
 
     shown = features_show(store.definitions(as_of=as_of), name)
+    rows = show_rows(shown)
     if form == "json":
         rendering.print_json(shown)
-        return
-    features = shown.pop("features", [])
-    rows = features if features and isinstance(features[0], dict) else [{"feature": name} for name in features]
-    if form == "table":
-        for key, value in shown.items():
-            if value not in (None, "", [], {}, ()):
-                click.echo(f"{key + ':':<14} {_plain(value)}")
-        click.echo("")
-    rendering.print_rows(rows, form)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return str(value)
+    elif form == "csv":
+        _print_rows(rows or [shown], form)
+    else:
+        click.echo("\n".join(show_lines(shown)))
+        if rows:
+            click.echo("")
+            _print_rows(rows, form)
 
 
 # -- offline --------------------------------------------------------------------------------------------------------
@@ -213,7 +217,7 @@ def _training_set() -> None:
 @_command("list", group=_training_set, example="penstock training-set list")
 def _training_set_list(store: FeatureStore, form: str) -> None:
     """List the saved training sets."""
-    rendering.print_rows(store.training_sets(), form, empty="No training sets yet: penstock historical … --save NAME")
+    _print_rows(store.training_sets(), form, empty="No training sets yet: penstock historical … --save NAME")
 
 
 @_command("show", group=_training_set, example="penstock training-set show tips")
@@ -237,11 +241,15 @@ def _training_set_show(store: FeatureStore, name: str, form: str) -> None:
 def _training_set_reproduce(context: click.Context, store: FeatureStore, name: str, form: str) -> None:
     """Compute training set NAME anew from its spine and snapshot, and compare hashes; exit 1 if they differ."""
     reproduction = _found(store, name).reproduce()
-    if form == "table":
-        click.echo(repr(reproduction))
-    else:
-        row = reproduction.to_dict()
-        _print(row, [], [row], form)
+    row = {
+        "ref": reproduction.ref,
+        "same": reproduction.same,
+        "expected": reproduction.expected,
+        "got": reproduction.got,
+        "differences": [str(difference) for difference in reproduction.differences],
+        "gone": list(reproduction.gone),
+    }
+    _print(row, [str(reproduction)], [row], form)
     if not reproduction.same:
         context.exit(1)
 
@@ -321,7 +329,7 @@ def _online_status(store: FeatureStore, form: str) -> None:
         for generation in store.online.generations()
         for name, file in generation.views.items()
     ]
-    rendering.print_rows(rows, form, empty="No generation yet: penstock materialize.")
+    _print_rows(rows, form, empty="No generation yet: penstock materialize.")
 
 
 @_command("rollback", group=_online, example="penstock online rollback")
@@ -330,7 +338,7 @@ def _online_rollback(store: FeatureStore, generation: str | None, form: str) -> 
     """Serve the generation before the current one again, or GENERATION."""
     served = store.online.rollback(generation)
     row = {"generation": served.id, "snapshot": served.snapshot, "at": served.instant, "built_at": served.built_at}
-    rendering.print_rows([row], form)
+    _print_rows([row], form)
 
 
 @_command("verify", example="penstock verify tips")
@@ -351,7 +359,7 @@ def _verify(
 
 
 def _mismatch_row(mismatch: Mismatch) -> dict[str, Any]:
-    row = {"feature": mismatch.feature, "entity": _plain(mismatch.entity), "at": mismatch.at}
+    row = {"feature": mismatch.feature, "entity": dict(mismatch.entity), "at": mismatch.at}
     for side, (value, status) in (("online", mismatch.online), ("offline", mismatch.offline)):
         row |= {side: value, f"{side}_status": status}
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,12 @@ from featurestore.differences import source_text
 from featurestore.durations import duration_text
 from lakehouse.errors import RequestError, near
 
-__all__ = ["features_list", "features_show"]
+__all__ = ["features_list", "features_show", "list_rows", "show_lines", "show_rows", "value_text"]
+
+_SHOWN_WIDTH = 48
+_HASH_SHOWN = 12
+# What the heading and the features' table say already.
+_ELSEWHERE = ("kind", "name", "features", "aggregates")
 
 
 def features_list(definitions: Definitions) -> list[dict[str, Any]]:
@@ -51,6 +57,61 @@ def features_show(definitions: Definitions, name: str) -> dict[str, Any]:
     known = [*definitions.views, *definitions.services, *definitions.entities]
     hint = near(name, known, what="definitions") if known else "Nothing was applied yet: penstock apply."
     raise RequestError(f"there is no feature view, feature service or entity {name!r}", hint=hint)
+
+
+# -- as text ----------------------------------------------------------------------------------------------------
+
+
+def list_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of `features_list` for a table on a screen: long texts are cut."""
+    return [{**row, "source": _cut(row["source"]), "description": _cut(row["description"])} for row in rows]
+
+
+def show_lines(shown: dict[str, Any]) -> list[str]:
+    """Return what `features_show` found, line by line, without the features: those are a table, see `show_rows`."""
+    facts = {key.replace("_", " "): _lines(key, value) for key, value in shown.items() if key not in _ELSEWHERE}
+    facts = {key: lines for key, lines in facts.items() if lines}
+    width = max(map(len, facts), default=0)
+    told = [f"{shown['kind']} {shown['name']}"]
+    for key, (first, *others) in facts.items():
+        told += [f"  {key.ljust(width)}  {first}", *(f"  {' ' * width}  {line}" for line in others)]
+    return told
+
+
+def show_rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each feature of what `features_show` found, with plain values only; an entity has none."""
+    rows = shown["features"] or []
+    return [
+        {key: value_text(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows
+    ]
+
+
+def value_text(value: Any) -> str:
+    """Return a value as people write it: ``zone=132, day=2020-05-01`` for a dict, ``a, b`` for a list."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={value_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "null" if value is None else str(value)
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    """Return what stands beside a key; nothing where there is nothing to say."""
+    if value in (None, "", [], {}, ()):
+        return []
+    if key == "source":
+        return inspect.cleandoc(value).splitlines()
+    if key == "keys":
+        return [", ".join(key if isinstance(key, str) else f"{key['column']} {key['type']}" for key in value)]
+    if key == "upstream":
+        return [f"{table} ({version[:_HASH_SHOWN]})" for table, version in value.items()]
+    return [value_text(value)]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_WIDTH else f"{text[: _SHOWN_WIDTH - 1]}…"
 
 
 # -- rows -------------------------------------------------------------------------------------------------------
