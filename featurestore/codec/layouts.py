@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ _FIXED = {
 }
 
 
+@functools.cache
 def layout(type_: str) -> Layout:
     """Return how values of a type are stored.
 

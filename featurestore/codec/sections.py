@@ -203,6 +203,9 @@ def unpack_sections(values: pa.LargeBinaryArray) -> list[Section]:
     starts, stops = offsets[:-1], offsets[1:]
     if not len(starts):
         return []
+    single = _only_rows(data, starts, stops)
+    if single is not None:
+        return [single]
     if (stops - starts < _HEAD.size).any() or (data[starts] != FORMAT).any():
         raise _damaged()
     number = int(data[starts[0] + 1])
@@ -229,6 +232,27 @@ def unpack_sections(values: pa.LargeBinaryArray) -> list[Section]:
     cuts = np.stack(bounds[:-1], axis=1).reshape(-1)
     pieces, step = slices(data, np.append(cuts, offsets[-1])), 4 * number
     return [_section(pieces, 4 * place, step, count) for place, count in enumerate(counts)]
+
+
+def _only_rows(
+    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> Section | None:
+    """Return the section of values that have one section with one row each, as `only_row`; None if one is another."""
+    import numpy as np
+
+    size = _ONE.size
+    if (stops - starts < size).any():
+        return None
+    heads = data[starts[:, None] + np.arange(size)].view(
+        [("format", "u1"), ("sections", "u1"), ("count", "<u4"), ("stamp", "<i8"), ("length", "<u4")]
+    )[:, 0]
+    if (heads["format"] != FORMAT).any() or (heads["sections"] != 1).any() or (heads["count"] != 1).any():
+        return None
+    if (starts + size + heads["length"] != stops).any():
+        raise _damaged()
+    pieces = slices(data, np.append(np.stack([starts, starts + size], axis=1).reshape(-1), stops[-1]))
+    rows = pieces.take(np.arange(1, len(pieces), 2))
+    return Section(np.arange(len(starts) + 1), np.ascontiguousarray(heads["stamp"]), rows)
 
 
 def _section(pieces: pa.LargeBinaryArray, first: int, step: int, counts: npt.NDArray[np.int64]) -> Section:
