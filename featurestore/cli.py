@@ -217,7 +217,10 @@ def _training_set() -> None:
 @_command("list", group=_training_set, example="penstock training-set list")
 def _training_set_list(store: FeatureStore, form: str) -> None:
     """List the saved training sets."""
-    _print_rows(store.training_sets(), form, empty="No training sets yet: penstock historical … --save NAME")
+    rows = store.training_sets()
+    if form == "table":  # as long as it takes to tell two apart
+        rows = [{**row, "sha256": row["sha256"][:12]} for row in rows]
+    _print_rows(rows, form, empty="No training sets yet: penstock historical … --save NAME")
 
 
 @_command("show", group=_training_set, example="penstock training-set show tips")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from lakehouse.errors import RequestError, near
@@ -48,20 +49,43 @@ def _typed(key: str, text: str, type_: str) -> Any:
     if not text:
         return None
     try:
-        return _PARSERS.get(type_, Decimal)(text)
-    except (ValueError, KeyError, InvalidOperation, RequestError):
+        return _PARSERS.get(type_, _decimal)(text)
+    except (ValueError, KeyError, RequestError):
         raise RequestError(f"{key}: {text!r} is not of type {type_}") from None
 
 
+def _integer(text: str) -> int:
+    """Return an integer; Python's own reading takes blanks, underscores and the digits of other scripts as well."""
+    if not _INTEGER.match(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _decimal(text: str) -> Decimal:
+    if not _DECIMAL.match(text):
+        raise ValueError(text)
+    return Decimal(text)
+
+
+def _local(text: str) -> dt.datetime:
+    found = dt.datetime.fromisoformat(text)
+    if found.tzinfo is not None:
+        raise ValueError(text)
+    return found
+
+
+_INTEGER = re.compile(r"[+-]?[0-9]+\Z")
+_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?\Z|[+-]?\.[0-9]+\Z")
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "BOOLEAN": lambda text: {"true": True, "false": False}[text.lower()],
-    "TINYINT": int,
-    "SMALLINT": int,
-    "INTEGER": int,
-    "BIGINT": int,
+    "TINYINT": _integer,
+    "SMALLINT": _integer,
+    "INTEGER": _integer,
+    "BIGINT": _integer,
     "VARCHAR": str,
     "BLOB": bytes.fromhex,
     "DATE": dt.date.fromisoformat,
-    "TIMESTAMP": dt.datetime.fromisoformat,
+    "TIMESTAMP": _local,
     "TIMESTAMP WITH TIME ZONE": parse_instant,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_frame", "write_frame"]
 
+_TEXT = re.compile(r"\.(csv|tsv)(\.(gz|zst|bz2|xz))?\Z")
 _KINDS = "Files end in .parquet, .arrow or .csv (also .csv.gz)."
 
 
@@ -42,7 +44,7 @@ def read_frame(path: Path) -> pa.Table:
             return feather.read_table(path)
     except (OSError, ValueError) as error:
         raise InputError(f"the file cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
-    if ".csv" not in path.suffixes and ".tsv" not in path.suffixes:
+    if not _TEXT.search(name):
         raise InputError("a file of this kind cannot be a spine", where=str(path), hint=_KINDS)
     return _csv(path)
 
@@ -51,19 +53,27 @@ def _csv(path: Path) -> pa.Table:
     """Land the file in a lake that lasts only for this, and read its typed view."""
     from lakehouse.catalog import Catalog
     from lakehouse.lake import Lake
+    from lakehouse.landing import land
+    from lakehouse.settings import SourceSettings
     from lakehouse.storage import Storage
+    from lakehouse.types import plural, quote
 
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         Catalog(Storage(scratch)).create()
         lake = Lake(scratch)
-        report = lake.land("spine", [path])
+        # A spine's columns have names: what the first record looks like does not matter.
+        report = land(
+            lake.catalog, "spine", [path], SourceSettings(header=True), threads=lake.settings.resources.threads or 1
+        )
         if report.malformed:
             first = report.first_malformed[0].reason if report.first_malformed else ""
-            raise InputError(f"{report.malformed:,} records cannot be read: {first}", where=str(path))
+            raise InputError(f"{plural(report.malformed, 'record')} cannot be read: {first}", where=str(path))
         columns = [column.name for column in lake.source("spine").schema.columns]
-        from lakehouse.types import quote
-
-        names = ", ".join(quote(name) for name in columns)
+        if not columns:
+            raise InputError("the file is empty: it has no header", where=str(path))
+        # Landing keeps names with an underscore for itself.
+        own = {name: name.removesuffix("_2") if name.startswith("_") else name for name in columns}
+        names = ", ".join(f"{quote(name)} as {quote(as_)}" for name, as_ in own.items())
         # One file, so the place in it is the order of its rows.
         return lake.sql(f"select {names} from lake.spine order by _offset").to_arrow()
 
