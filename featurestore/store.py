@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lakehouse.errors import PenstockError, RequestError
+from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.lake import Lake
 from lakehouse.types import AsOf, Clock, utc_now
 
@@ -281,6 +281,12 @@ class FeatureStore:
         """Return what uses a feature view besides services: training sets, and the generation that is served."""
         from featurestore.training import users_of_view
 
-        current = self.online.current()
-        served = [f"online generation {current.id}"] if current is not None and view in current.views else []
-        return [*users_of_view(self.lake, view), *served]
+        return [*users_of_view(self.lake, view), *self._served(view)]
+
+    def _served(self, view: str) -> list[str]:
+        try:
+            current = self.online.current()
+        except CatalogDamagedError:
+            # Definitions must not wait for its repair; but what it serves, nobody can tell.
+            return ["the damaged online generation"]
+        return [f"online generation {current.id}"] if current is not None and view in current.views else []
