@@ -54,6 +54,8 @@ class PlainLookup:
 
     def read(self, reader: Reader, keys: Sequence[bytes | None], instant: int) -> Sequence[Buffer | None]:  # noqa: ARG002
         """Return the packed values, untouched. See `featurestore.response.Lookup`."""
+        if len(keys) == 1:  # the usual request of a server
+            return [None if keys[0] is None else reader.get(self._view, keys[0])]
         return reader.get_many(self._view, keys)
 
     def answers(self, found: Sequence[Buffer | None], instant: int) -> list[Answer]:

@@ -126,6 +126,8 @@ class OnlineFeatures:
         Makes the stamp of an instant.
     """
 
+    __slots__ = ("_decoded", "_entities", "_found", "_instant", "_lookups", "_rows", "_stamped")
+
     def __init__(
         self,
         entities: Mapping[str, Sequence[Any]],

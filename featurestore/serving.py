@@ -249,6 +249,8 @@ def _encoded(
     columns: Mapping[str, Sequence[Any]],
     rows: int,
 ) -> list[bytes | None]:
+    if rows == 1:
+        return [encode([columns[name][0] for name in names])]
     if not names:
         return [encode(())] * rows
     return [encode(values) for values in zip(*(columns[name] for name in names), strict=True)]

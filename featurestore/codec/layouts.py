@@ -132,13 +132,10 @@ def layout(type_: str) -> Layout:
         )
     precision, scale = int(match[1]), int(match[2])
     # A product has the exponents of both added up, zero too; it takes half the time of scaleb.
-    multiply, unit = EXACT.multiply, decimal.Decimal((0, (1,), -scale))
-
-    def scaled(unscaled: int) -> decimal.Decimal:
-        return multiply(unscaled, unit)
+    scaled = functools.partial(EXACT.multiply, decimal.Decimal((0, (1,), -scale)))
 
     def scaled_wide(data: bytes) -> decimal.Decimal:
-        return multiply(int.from_bytes(data, "little", signed=True), unit)
+        return scaled(int.from_bytes(data, "little", signed=True))
 
     if precision <= _NARROW:
         return Layout(type_, "q", 8, "<i8", precision=precision, scale=scale, convert=scaled)

@@ -240,25 +240,16 @@ def _bitmap_code(size: int) -> str:
 
 def _fixed_decoder(fields: struct.Struct, columns: int, plan: Sequence[tuple[int, int, Layout]]) -> Decode:
     unpack, size = fields.unpack_from, fields.size
-    converted = [(slot - 1, known.convert) for slot, _, known in plan if known.convert is not None]
-    straight = [slot for slot, _, _ in plan] == list(range(1, len(plan) + 1))
-    nothing = _no_nulls(fields)
+    finish = _finisher(fields, columns, plan)
 
     def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
         if (len(buffer) if end is None else end) - start != size:
             raise _damaged()
         try:
-            values = unpack(buffer, start)
+            values = list(unpack(buffer, start))
         except struct.error:
             raise _damaged() from None
-        if straight and values[0] == nothing:
-            if not converted:
-                return values[1:]
-            row = list(values[1:])
-            for place, convert in converted:
-                row[place] = convert(row[place])
-            return tuple(row)
-        return _picked(values, columns, plan)
+        return finish(values)
 
     return decode
 
@@ -271,10 +262,7 @@ def _variable_decoder(
     ends: Sequence[tuple[int, Callable[[Any], Any] | None]],
 ) -> Decode:
     unpack = fields.unpack_from
-    # Text and blobs are made where their bounds are known, the rest afterwards.
-    converted = [(slot, known.convert) for slot, _, known in plan if known.convert is not None and not known.variable]
-    straight = [slot for slot, _, _ in plan] == list(range(1, len(fields.unpack(bytes(size)))))
-    nothing = _no_nulls(fields)
+    finish = _finisher(fields, columns, plan)
 
     def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
         stop = len(buffer) if end is None else end
@@ -292,32 +280,41 @@ def _variable_decoder(
             raise _damaged() from None
         if previous != stop:
             raise _damaged()
-        if straight and values[0] == nothing:
-            for slot, convert in converted:
-                values[slot] = convert(values[slot])
-            del values[0]
-            return tuple(values)
-        return _picked(values, columns, plan)
+        return finish(values)
 
     return decode
 
 
-def _no_nulls(fields: struct.Struct) -> Any:
-    """Return what the bitmap reads as when nothing is null: an integer, or bytes when it is long."""
-    return fields.unpack_from(bytes(fields.size))[0]
+def _finisher(
+    fields: struct.Struct, columns: int, plan: Sequence[tuple[int, int, Layout]]
+) -> Callable[[list[Any]], tuple[Any, ...]]:
+    """Return what makes the row of the fields, text and blobs among them, which were made when their bounds were known.
 
+    Fields are the bitmap and then what the plan picks; where that is all of them in their order, nothing is moved.
+    """
+    empty = fields.unpack(bytes(fields.size))
+    nothing = empty[0]  # the bitmap when nothing is null: an integer, or bytes when it is long
+    converted = list({slot: known.convert for slot, _, known in plan if known.convert and not known.variable}.items())
+    slots = [slot for slot, _, _ in plan]
+    straight = slots == list(range(1, len(empty)))
 
-def _picked(values: Sequence[Any], columns: int, plan: Sequence[tuple[int, int, Layout]]) -> tuple[Any, ...]:
-    nulls = values[0] if isinstance(values[0], int) else int.from_bytes(values[0], "little")
-    if nulls >> columns:
-        raise _damaged()
-    row = []
-    for slot, bit, known in plan:
-        value = None if nulls & bit else values[slot]
-        # Text and blobs were made when their bounds were known.
-        convert = None if known.variable or value is None else known.convert
-        row.append(value if convert is None else convert(value))
-    return tuple(row)
+    def finish(values: list[Any]) -> tuple[Any, ...]:
+        bitmap = values[0]
+        for slot, convert in converted:
+            values[slot] = convert(values[slot])
+        if bitmap != nothing:
+            nulls = bitmap if isinstance(bitmap, int) else int.from_bytes(bitmap, "little")
+            if nulls >> columns:
+                raise _damaged()
+            for slot, bit, _ in plan:
+                if nulls & bit:
+                    values[slot] = None
+        if straight:
+            del values[0]
+            return tuple(values)
+        return tuple([values[slot] for slot in slots])
+
+    return finish
 
 
 def _lengths(array: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
