@@ -28,6 +28,9 @@ __all__ = ["Serving"]
 _REQUESTS = 1_000
 _SHAPES = 100
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
 Asking = Sequence[Projection] | Callable[[Manifest], Sequence[Projection]]
 
 
@@ -109,7 +112,7 @@ class Serving:
     def _instant(self, at: dt.datetime | str | int | None, manifest: Manifest) -> int:
         if at is None:
             # This machine's clock may be a little behind that of the one which built the generation.
-            return max(instant_micros(self._clock()), manifest.at)
+            return max((self._clock() - _EPOCH) // _MICROSECOND, manifest.at)
         instant = instant_micros(at)
         if instant < manifest.at:
             raise RequestError(

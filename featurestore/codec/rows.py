@@ -296,6 +296,7 @@ def _finisher(
     nothing = empty[0]  # the bitmap when nothing is null: an integer, or bytes when it is long
     converted = list({slot: known.convert for slot, _, known in plan if known.convert and not known.variable}.items())
     slots = [slot for slot, _, _ in plan]
+    slot_of = {bit: slot for slot, bit, _ in plan}
     straight = slots == list(range(1, len(empty)))
 
     def finish(values: list[Any]) -> tuple[Any, ...]:
@@ -306,9 +307,11 @@ def _finisher(
             nulls = bitmap if isinstance(bitmap, int) else int.from_bytes(bitmap, "little")
             if nulls >> columns:
                 raise _damaged()
-            for slot, bit, _ in plan:
-                if nulls & bit:
-                    values[slot] = None
+            while nulls:
+                lowest = nulls & -nulls
+                nulls ^= lowest
+                if lowest in slot_of:
+                    values[slot_of[lowest]] = None
         if straight:
             del values[0]
             return tuple(values)
