@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from hypothesis import given, settings
 
 sys.path.append(str(Path(__file__).parent))  # the oracle lies beside the tests
@@ -14,12 +17,14 @@ import oracle
 from feature_lake import FeatureLake, case_lake
 
 from featurestore.binding import BoundView
-from featurestore.folding import Folded, fold
+from featurestore.codec import RowCodec, unpack_sections
+from featurestore.definitions import Aggregate, Entity, Feature, FeatureView, Projection
+from featurestore.folding import Folded, Folding, fold
 from featurestore.generations import Manifest, ViewFile
 from featurestore.online.memory import MemoryStore
 from featurestore.serving import Serving
 from featurestore.statuses import STATUSES
-from featurestore.testing.histories import Case, aggregate_cases, feature_cases
+from featurestore.testing.histories import Case, aggregate_cases, arrow_table, feature_cases
 from lakehouse.types import new_ulid, utc_now, utc_text
 
 
@@ -86,3 +91,68 @@ def test_online_features_equal_the_oracle(case: Case):
 @given(aggregate_cases(online=True))
 def test_online_aggregates_equal_the_oracle(case: Case):
     check(case)
+
+
+# -- shapes that cases rarely have ------------------------------------------------------------------------------------
+
+ZONED = "TIMESTAMP WITH TIME ZONE"
+HOUR = 3_600_000_000
+
+
+def test_entities_are_not_divided_between_batches(tmp_path: Path):
+    """More rows than the session streams at once: ties, and rows that become visible later."""
+    entities, rows = 60_000, 200_000
+    lake = FeatureLake(tmp_path)
+    keys = np.arange(rows) % entities
+    later = np.arange(rows) >= entities * 3
+    table = pa.table({
+        "zone": pa.array(keys),
+        "seen": pa.array(np.where(later, 2 * HOUR, 0), pa.timestamp("us", "UTC")),
+        "fare": pa.array(np.arange(rows)),
+    })  # fmt: skip
+    types = {"zone": "BIGINT", "seen": ZONED, "fare": "BIGINT"}
+    lake.put(types, [table.slice(rows // 2), table.slice(0, rows // 2)])
+    view = lake.bind(FeatureView("facts", "warehouse.facts", [Entity("zone")], [Feature("fare")], "seen"))
+    with lake.session() as session:
+        folding = Folding(view, session, HOUR)
+        batches = list(folding)
+    assert len(batches) > 1
+    assert (folding.entities, folding.tail) == (entities, rows - 3 * entities)
+    found = pa.chunked_array([keys for keys, _ in batches]).combine_chunks()
+    assert pc.all(pc.less(found[:-1], found[1:])).as_py()  # ascending, each once
+    (section,) = unpack_sections(pa.chunked_array([values for _, values in batches]).combine_chunks())
+    events, fares = RowCodec(("BIGINT", "BIGINT")).decode_many(section.rows)
+    now = section.stamps == HOUR
+    assert fares.to_numpy()[now].tolist() == list(range(2 * entities, 3 * entities))
+    assert fares.to_numpy()[~now].tolist() == list(range(3 * entities, rows))
+    assert set(events.to_numpy()[now]) == {0}
+    assert set(section.stamps[~now]) == {2 * HOUR}
+
+
+def test_events_to_come_are_counted_by_a_view_that_only_counts(tmp_path: Path):
+    lake = FeatureLake(tmp_path)
+    lake.put({"seen": ZONED}, [arrow_table({"seen": ZONED}, {"seen": [0, HOUR, 2 * HOUR]})])
+    view = lake.bind(FeatureView("facts", "warehouse.facts", [], [Aggregate("trips", "count", windows=["1d"])], "seen"))
+    with lake.session() as session:
+        folded = fold(view, session, 0)
+    assert folded.tail == 2
+    serving = serving_of(view, folded, 0)
+    counts = [serving.get([Projection("facts")], [{}], at=at).to_dict()["trips_1d"] for at in (0, HOUR, 2 * HOUR)]
+    assert counts == [[1], [2], [3]]
+
+
+def test_columns_of_the_source_may_be_called_anything(tmp_path: Path):
+    names = ["k0", "stamp", "event", "times", "before", "won", "s", "f0", "a0", "best"]
+    types = {"seen": ZONED, **dict.fromkeys(names, "BIGINT")}
+    rows = {"seen": [0, HOUR, 2 * HOUR, 0], **{name: [n, n, n, -1] for n, name in enumerate(names)}}
+    lake = FeatureLake(tmp_path)
+    lake.put(types, [arrow_table(types, rows)])
+    features = [Feature(name) for name in names[1:]]
+    plain = lake.bind(FeatureView("facts", "warehouse.facts", [Entity("k0")], features, "seen"))
+    sums = [Aggregate(f"sum_{name}", "sum", column=name, windows=["1d"]) for name in names[1:]]
+    summed = lake.bind(FeatureView("facts", "warehouse.facts", [Entity("k0")], sums, "seen"))
+    with lake.session() as session:
+        folded = [fold(view, session, HOUR) for view in (plain, summed)]
+    for view, one, suffix, prefix, times in ((plain, folded[0], "", "", 1), (summed, folded[1], "_1d", "sum_", 3)):
+        answer = serving_of(view, one, HOUR).get([Projection("facts")], [{"k0": 0}], at=3 * HOUR).to_dict()
+        assert answer == {"k0": [0], **{f"{prefix}{name}{suffix}": [times * n] for n, name in enumerate(names) if n}}
