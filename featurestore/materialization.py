@@ -172,6 +172,7 @@ def materialize(
             raise
         inputs = {name: run.inputs(bound[name], session) for name in names}
         if current is not None and not full and run.is_same(current, bound, inputs):
+            store.collect(KEPT_GENERATIONS)  # whoever built it may have been killed before it came to this
             return run.report(current, published=False, seconds=time.monotonic() - started)
         execution = executions.start("materialize", parameters)
         try:

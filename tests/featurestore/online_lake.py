@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import datetime as dt
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -145,9 +146,14 @@ class OnlineLake(FeatureLake):
     def built(cls, root: Path) -> OnlineLake:
         """Return a lake as `build` leaves it, as a copy of one that was built before."""
         shutil.copytree(_template(), root / "lake", dirs_exist_ok=True)
+        return cls.opened(root)
+
+    @classmethod
+    def opened(cls, root: Path) -> OnlineLake:
+        """Return a lake that is there already; what it writes gets names of its own."""
         lake = cls.__new__(cls)
         lake._open(root)
-        lake._written = 100
+        lake._written = 1_000 + int.from_bytes(os.urandom(4))
         return lake
 
     def another(self) -> FeatureStore:

@@ -371,6 +371,15 @@ def test_a_pin_that_a_killed_process_left_is_given_up(lake: OnlineLake, monkeypa
     assert list(lake.pins) == [report.generation] != [orphan]
 
 
+def test_a_run_that_has_nothing_to_do_clears_away_what_a_killed_one_left(lake: OnlineLake):
+    lake.store.materialize(at=NOON)
+    orphans = [lake.directory / "views/state-01HK50PNQJA67ENMDBRE2GYZWZ.lmdb", lake.directory / "generations/x.json"]
+    for orphan in orphans:
+        orphan.write_bytes(b"half")
+    assert not lake.another().materialize(at=NOON).published
+    assert not any(orphan.exists() for orphan in orphans)
+
+
 def test_a_pin_that_cannot_be_read_stops_nothing(lake: OnlineLake):
     (lake.root / "lake/_catalog/pins").mkdir(parents=True)
     (lake.root / "lake/_catalog/pins/training.x@1.json").write_text("{")
