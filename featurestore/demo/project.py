@@ -10,11 +10,14 @@ from lakehouse.errors import ProjectError
 from lakehouse.lake import Lake
 from lakehouse.settings import PROJECT_FILE
 
-__all__ = ["DATA", "PURPOSE", "prepare"]
+__all__ = ["DATA", "PURPOSE", "SOURCE", "TAG", "prepare"]
 
 DATA = Path(__file__).parent / "data"
 PURPOSE = "demo"
 """The mark of a lake that the demo may delete."""
+
+SOURCE = "yellow_trips"
+TAG = "twelve-months"
 
 _PACKED = Path(__file__).parent / "project"
 _CHECKOUT = Path(__file__).parents[2]
@@ -32,7 +35,8 @@ def prepare(directory: Path | None = None) -> tuple[Path, Path]:
     Raises
     ------
     ProjectError
-        If there is something there that the demo did not make. It is not touched.
+        If there is something there that the demo did not make: another project, another lake, a source or tag of the
+        user's own. It is not touched.
     """
     in_checkout = (_CHECKOUT / PROJECT_FILE).is_file() and (_CHECKOUT / "sql").is_dir()
     if directory is None and in_checkout:
@@ -67,13 +71,26 @@ def _is_demo(project: Path) -> bool:
 
 
 def _empty_lake(lake: Lake) -> None:
-    """Make the lake anew; only one with the demo's mark is ever deleted."""
+    """Make the lake anew; only one with the demo's mark and nothing of anybody else is ever deleted."""
     catalog: Catalog = lake.catalog
     if lake.storage.list("") and catalog.purpose != PURPOSE:
-        raise ProjectError(
-            "there is a lake here that the demo did not make",
-            where=lake.storage.uri,
-            hint="It was not touched. Run the demo elsewhere: penstock demo --directory DIR",
-        )
+        raise _not_touched(lake, "there is a lake here that the demo did not make")
+    if added := _added(lake):
+        raise _not_touched(lake, f"this lake holds more than the demo made: {', '.join(added)}")
     lake.storage.delete_tree("")
     catalog.create(purpose=PURPOSE)
+
+
+def _not_touched(lake: Lake, what: str) -> ProjectError:
+    hint = "It was not touched. Run the demo elsewhere: penstock demo --directory DIR"
+    return ProjectError(what, where=lake.storage.uri, hint=hint)
+
+
+def _added(lake: Lake) -> list[str]:
+    """Return what a user has put into the demo's lake."""
+    if not lake.catalog.numbers():
+        return []
+    entry = lake.catalog.latest().entry
+    sources = sorted(entry.sources.keys() - {SOURCE})
+    tags = sorted(lake.tags().keys() - {TAG})
+    return [*(f"source {name}" for name in sources), *(f"tag {name}" for name in tags)]

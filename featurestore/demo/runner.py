@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.demo.project import prepare
+from featurestore.demo.project import SOURCE, TAG, prepare
 from featurestore.retrieval import RetrievalJob
 from featurestore.store import FeatureStore
 from featurestore.training import TrainingSet
@@ -25,8 +25,6 @@ from lakehouse.types import utc_text
 
 __all__ = ["run"]
 
-SOURCE = "yellow_trips"
-TAG = "twelve-months"
 SERVICE = "tips"
 _ZONES = "pickup_zone=132 pickup_zone=48 pickup_zone=265 dropoff_zone=230"
 _CARD_TRIPS = """\
