@@ -31,6 +31,7 @@ Found = Sequence[Any]
 """What a lookup keeps of what it read, entity by entity; only the lookup knows what that is."""
 
 _SHOWN = 20
+_CELL = 40  # characters
 
 
 class Stamp:
@@ -183,8 +184,9 @@ class OnlineFeatures:
         """
         columns = {name: list(values) for name, values in self._entities.items()}
         if self._rows == 1 and not statuses:  # the usual request of a server
-            for lookup, [(row, _)] in zip(self._lookups, self._answers(), strict=True):
-                for name, value in zip(lookup.names, row, strict=True):
+            for lookup, found in zip(self._lookups, self._found, strict=True):
+                row = lookup.answers(found, self._instant)[0][0]
+                for name, value in zip(lookup.names, row):  # noqa: B905 - checking takes longer than doing
                     columns[name] = [value]
             return columns
         for name, values, codes in self._columns():
@@ -307,4 +309,5 @@ def _cell(value: Any, code: int) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return utc_text(value)
-    return "null" if value is None else str(value)
+    text = "null" if value is None else str(value)
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"

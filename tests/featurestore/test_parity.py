@@ -215,7 +215,7 @@ def test_an_entity_that_the_generation_lacks_is_found(lake: OnlineLake):
     lake.append(facts((7, -0.5, None, "7.00", "new")))
     lake.store.materialize(at=NOON)
     swapped(lake, state=wrong)
-    report = lake.store.verify("tips")
+    report = lake.store.verify("state:fare")
     assert {mismatch.entity["zone"] for mismatch in report.mismatches} == {7}
     assert {mismatch.online[1] for mismatch in report.mismatches} == {"NOT_FOUND"}
 

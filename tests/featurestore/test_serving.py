@@ -373,6 +373,13 @@ def test_values_come_back_exactly(exact: OnlineLake):
         )
 
 
+def test_long_texts_are_cut_where_people_read_them(exact: OnlineLake):
+    answer = exact.store.get_online_features(["wide:c7"], {"zone": [3], "mine": ["y" * 99]}, at=NOON)
+    assert max(map(len, answer.lines()[:-1])) < 60
+    assert "x" * 39 + "…" in repr(answer)
+    assert answer.to_dict()["c7"] == ["x" * 5_000]
+
+
 def test_every_way_out_has_the_same_columns(exact: OnlineLake):
     answer = exact.store.get_online_features(["wide:c0", "wide:c4"], {"zone": [1, 4], "tag": ["a", "b"]}, at=NOON)
     names = ["zone", "tag", "c0", "c0__status", "c4", "c4__status"]
