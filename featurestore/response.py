@@ -184,9 +184,8 @@ class OnlineFeatures:
         """
         columns = {name: list(values) for name, values in self._entities.items()}
         if self._rows == 1 and not statuses:  # the usual request of a server
-            for lookup, found in zip(self._lookups, self._found, strict=True):
-                row = lookup.answers(found, self._instant)[0][0]
-                for name, value in zip(lookup.names, row):  # noqa: B905 - checking takes longer than doing
+            for lookup, [(row, _)] in zip(self._lookups, self._answers(), strict=True):
+                for name, value in zip(lookup.names, row, strict=True):
                     columns[name] = [value]
             return columns
         for name, values, codes in self._columns():
