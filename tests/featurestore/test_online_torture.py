@@ -183,7 +183,7 @@ def test_readers_see_whole_snapshots_only_whenever_the_writer_is_killed(tmp_path
         for failpoint in FAILPOINTS:
             stop_at(writers, failpoint)
         for number in range(KILLS):
-            kill_after(writers, chance.uniform(0, 0.25), reader if number % 5 == 0 else None)
+            kill_after(writers, chance.uniform(0, 0.2), reader if number % 6 == 0 else None)
         output, _ = reader.communicate()
     told = json.loads(output.splitlines()[-1])
     assert told["error"] is None

@@ -57,7 +57,7 @@ def check(case: Case) -> None:
         lake.store.online.close()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(cases(online=True))
 def test_generated_cases_are_the_same(case: Case):
     check(case)
