@@ -6,36 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lakehouse.result.intervals import interval_text
 from lakehouse.result.text import unique_names
+from lakehouse.result.values import beyond_python, is_bignum, python_values, told
 
-__all__ = ["json_lines", "python_values", "write_csv"]
-
-
-def python_values(column: pa.Array, *, integer: bool) -> list[Any]:
-    """Return an Arrow column as Python values: instants in UTC, whole decimals as int where that is what they are."""
-    values: list[Any] = _python_typed(column).to_pylist()
-    return [None if value is None else int(value) for value in values] if integer else values
-
-
-def _python_typed(column: pa.Array) -> pa.Array:
-    """Return a column whose values Python can hold: instants in UTC, microseconds instead of nanoseconds."""
-    wanted = _python_type(column.type)
-    return column if wanted == column.type else column.cast(wanted, safe=False)
-
-
-def _python_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, "UTC" if kind.tz else None)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_python_type(field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(_python_type(kind.key_type), _python_type(kind.item_type))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_python_type(kind.value_type)))
-    return kind
+__all__ = ["json_lines", "write_csv"]
 
 
 def json_lines(batch: pa.RecordBatch, types: Sequence[str]) -> Iterator[bytes]:
@@ -87,27 +67,32 @@ def write_csv(batches: Iterable[pa.RecordBatch], schema: pa.Schema, types: Seque
     """Write batches as CSV with a header."""
     from pyarrow import csv
 
-    plain = pa.schema([(name, _csv_type(field.type)) for name, field in zip(schema.names, schema, strict=True)])
-    with csv.CSVWriter(out, plain) as writer:
-        for batch in batches:
-            columns = [
-                _csv_column(column, field.type, kind)
-                for column, field, kind in zip(batch.columns, plain, types, strict=True)
-            ]
-            writer.write_batch(pa.record_batch(columns, schema=plain))
+    wanted = [_csv_type(field.type) for field in schema]
+    header = True
+    for batch in batches:
+        columns = [_csv_column(*each) for each in zip(batch.columns, wanted, types, strict=True)]
+        # Columns that hold a date beyond Arrow's own spelling are text in this batch, so each batch has its schema.
+        plain = pa.RecordBatch.from_arrays(columns, names=schema.names)
+        csv.write_csv(plain, out, csv.WriteOptions(include_header=header))
+        header = False
+    if header:
+        nothing = [pa.array([], kind) for kind in wanted]
+        csv.write_csv(pa.RecordBatch.from_arrays(nothing, names=schema.names), out)
 
 
 def _csv_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.timestamp(kind.unit, "UTC" if kind.tz else None)
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_interval(kind):
+    texts = (pa.types.is_nested, pa.types.is_binary, pa.types.is_interval, pa.types.is_null, is_bignum)
+    if any(is_text(kind) for is_text in texts):
         return pa.string()
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
-    return pa.string() if pa.types.is_null(kind) else kind
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _csv_column(column: pa.Array, wanted: pa.DataType, kind: str) -> pa.Array:
+    beyond = beyond_python(column)
+    if beyond is not None:
+        return _csv_dates(column.cast(wanted), beyond)
     if column.type == wanted:
         return column
     if wanted != pa.string() or pa.types.is_dictionary(column.type) or pa.types.is_null(column.type):
@@ -118,3 +103,10 @@ def _csv_column(column: pa.Array, wanted: pa.DataType, kind: str) -> pa.Array:
     if pa.types.is_binary(column.type) or pa.types.is_interval(column.type):
         texts = [text and text[1:-1] for text in texts]  # neither base64 nor an interval needs quotes
     return pa.array(texts, pa.string())
+
+
+def _csv_dates(column: pa.Array, beyond: NDArray[np.bool_]) -> pa.Array:
+    """Return dates or times as text: Arrow's spelling, and DuckDB's of those that Arrow cannot spell."""
+    mask = pa.array(beyond)
+    texts = pc.if_else(mask, pa.scalar(None, column.type), column).cast(pa.string())
+    return pc.replace_with_mask(texts, mask, pa.array(told(column.filter(mask)), pa.string()))

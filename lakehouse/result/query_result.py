@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
-from zoneinfo import ZoneInfo
 
 from lakehouse.errors import PenstockError, QueryError, RequestError
 from lakehouse.result.text import Preview, as_html, as_text, type_name, unique_names
+from lakehouse.types import quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +146,11 @@ class QueryResult:
 
         Decimals are `decimal.Decimal`, TIMESTAMP WITH TIME ZONE is an aware UTC datetime whatever the session's zone,
         HUGEINT is `int`, structs are dicts, maps are lists of pairs, nanoseconds are cut to microseconds.
+
+        Raises
+        ------
+        QueryError
+            If a date or time is none that Python has: ``infinity``, a year before 1 or after 9999, ``24:00:00``.
         """
         return list(self)
 
@@ -152,15 +158,25 @@ class QueryResult:
         """Return the first row, or None if there is none."""
         return next(iter(self), None)
 
-    def _rows(self, batch: pa.RecordBatch, *, local: bool = False) -> Iterator[tuple[Any, ...]]:
-        from lakehouse.result.export import python_values
+    def _rows(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+        from lakehouse.result.values import python_values
 
         columns = [
-            python_values(column, integer=kind in ("HUGEINT", "UHUGEINT"))
+            python_values(column, integer=kind in ("HUGEINT", "UHUGEINT"), odd=partial(_refuse, name))
+            for name, column, kind in zip(self.columns, batch.columns, self.types, strict=True)
+        ]
+        return zip(*columns, strict=True)
+
+    def _shown(self, batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+        """Return rows for people: instants in the session's zone, text for what Python has no value for."""
+        from lakehouse.result.values import local_values, python_values
+
+        columns = [
+            local_values(column)
+            if getattr(column.type, "tz", None)
+            else python_values(column, integer=kind in ("HUGEINT", "UHUGEINT"))
             for column, kind in zip(batch.columns, self.types, strict=True)
         ]
-        if local:
-            columns = [_in_zone(values, field.type) for values, field in zip(columns, batch.schema, strict=True)]
         return zip(*columns, strict=True)
 
     # -- for people ---------------------------------------------------------------------------------------------------
@@ -168,7 +184,7 @@ class QueryResult:
     def _preview(self, limit: int) -> Preview:
         rows: list[tuple[Any, ...]] = []
         for batch in self.batches():
-            rows.extend(self._rows(batch.slice(0, limit + 1 - len(rows)), local=True))
+            rows.extend(self._shown(batch.slice(0, limit + 1 - len(rows))))
             if len(rows) > limit:
                 break
         return Preview(self.schema, self.types, rows[:limit], more=len(rows) > limit)
@@ -203,7 +219,8 @@ class QueryResult:
         """Yield each row as one line of JSON.
 
         Integers and decimals are exact JSON numbers; NaN and the infinities, for which JSON has none, are the texts
-        ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``; times are ISO 8601, zoned ones in UTC with Z; bytes are base64.
+        ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``; times are ISO 8601, zoned ones in UTC with Z, and DuckDB's text
+        (``"infinity"``, ``"20000-01-01"``) where the year is not one of 1 to 9999; bytes are base64.
         Repeated column names get ``_1`` and so on.
         """
         from lakehouse.result.export import json_lines
@@ -223,20 +240,18 @@ class QueryResult:
         """Write all rows as CSV with a header, in UTF-8.
 
         Null is an unquoted empty field, text is always quoted; bytes are base64, nested values are JSON, zoned times
-        are UTC with Z.
+        are UTC with Z. Dates beyond the years 1 to 9999 are DuckDB's text (``"infinity"``), quoted.
         """
         from lakehouse.result.export import write_csv
 
         write_csv(self.batches(), self.schema, self.types, out)
 
 
-def _in_zone(values: list[Any], kind: pa.DataType) -> list[Any]:
-    """Return instants in the session's zone, for people."""
-    zone = getattr(kind, "tz", None)
-    if zone in (None, "UTC"):
-        return values
-    local = ZoneInfo(zone)
-    return [value and value.astimezone(local) for value in values]
+def _refuse(name: str, text: str) -> Any:
+    raise QueryError(
+        f"column {name} holds {text}, and Python has no such date or time",
+        hint=f"Ask for it as text, CAST({quote(name)} AS VARCHAR), or read the rows by to_arrow().",
+    )
 
 
 def query_error(error: BaseException) -> QueryError:

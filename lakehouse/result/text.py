@@ -109,7 +109,7 @@ def as_text(preview: Preview, *, width: int | None = None) -> str:
 def _columns(preview: Preview) -> list[_Column]:
     columns = []
     for index, (name, kind) in enumerate(zip(preview.schema.names, preview.types, strict=True)):
-        numeric = kind in _NUMERIC or kind.startswith("DECIMAL") or kind in ("FLOAT", "DOUBLE", "UHUGEINT")
+        numeric = kind in _NUMERIC or kind.startswith("DECIMAL") or kind in ("FLOAT", "DOUBLE", "UHUGEINT", "BIGNUM")
         cells = [_cell(row[index]) for row in preview.rows]
         shown, short = _printable(name), _SHORT.get(kind, kind.lower())
         content = max((_width(cell) for cell in cells), default=1)
