@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from lakehouse.errors import InputError, near
+from lakehouse.file_names import FileNames, utf8
+from lakehouse.storage import locate
 
 __all__ = ["Fingerprint", "InputFile", "expand"]
 
@@ -53,7 +54,8 @@ class InputFile:
     Parameters
     ----------
     uri
-        Its identity: ``file://`` with the absolute path, or the URI as fsspec spells it.
+        Its identity, see `FileNames`: its path in the project, ``file://`` with the absolute path, or the URI as fsspec
+        spells it.
     """
 
     uri: str
@@ -75,6 +77,12 @@ class InputFile:
     def state(self) -> str:
         """Changes when the file is written to."""
         return cast(str, self._fs.ukey(self._path))
+
+    def is_same(self, other: InputFile) -> bool:
+        """Return whether another input, of the same name, is the same file."""
+        if self._path == other._path or not isinstance(self._fs, LocalFileSystem):
+            return True
+        return os.path.samefile(self._path, other._path)  # noqa: PTH121 - fsspec's paths are text
 
     @property
     def kept(self) -> int:
@@ -164,55 +172,66 @@ class InputFile:
             ) from error
 
 
-def expand(inputs: Iterable[str | Path]) -> list[InputFile]:
-    """Return the files that paths, URIs and glob patterns name, each once, by URI.
+def expand(inputs: Iterable[str | Path], project: Path | None = None) -> list[InputFile]:
+    """Return the files that paths, URIs and glob patterns name, each once, by their names.
+
+    Parameters
+    ----------
+    project
+        The project's directory, by which files inside are named; None if there is none.
 
     Raises
     ------
     InputError
         If a name matches nothing, or names a directory or something else that is no regular file.
     """
+    names = FileNames(project)
     files: dict[str, InputFile] = {}
     for text in inputs:
-        for file in _matches(str(text)):
-            files.setdefault(file.uri, file)
+        for file in _matches(str(text), names):
+            if not files.setdefault(file.uri, file).is_same(file):
+                raise InputError("two files have this name, as it can be written in UTF-8", where=file.uri)
     return [files[uri] for uri in sorted(files)]
 
 
-def _matches(text: str) -> list[InputFile]:
+def _matches(text: str, names: FileNames) -> list[InputFile]:
+    where = utf8(text)
     try:
-        fs, path = fsspec.core.url_to_fs(text)
+        fs, path = locate(text)
     except (ImportError, ValueError) as error:
-        raise InputError(f"cannot be opened: {error}", where=text) from error
+        raise InputError(f"cannot be opened: {error}", where=where) from error
     if fs.isdir(path):
-        raise InputError("is a directory", where=text, hint=f"Name its files, e.g. {text.rstrip('/')}/*.csv")
+        raise InputError("is a directory", where=where, hint=f"Name its files, e.g. {where.rstrip('/')}/*.csv")
     if fs.exists(path):
-        return [_input(fs, path)]
+        return [_input(fs, path, names)]
+    if isinstance(fs, LocalFileSystem) and os.path.islink(path):  # noqa: PTH114 - fsspec's paths are text
+        return [_input(fs, path, names)]  # it says where the link leads
     found = [match for match in fs.glob(path) if not fs.isdir(match)] if set("*?[") & set(path) else []
     if not found:
         parent, _, name = path.rpartition("/")
         siblings = [entry.rpartition("/")[2] for entry in fs.ls(parent, detail=False)] if fs.isdir(parent) else []
         what = "no file matches" if set("*?[") & set(path) else "there is no such file"
         hint = near(name, siblings, what="files there") if siblings else "Its directory does not exist or is empty."
-        raise InputError(what, where=text, hint=hint)
-    return [_input(fs, match) for match in found]
+        raise InputError(what, where=where, hint=utf8(hint))
+    return [_input(fs, match, names) for match in found]
 
 
-def _input(fs: Any, path: str) -> InputFile:
+def _input(fs: Any, path: str, names: FileNames) -> InputFile:
     if not isinstance(fs, LocalFileSystem):
         return InputFile(fs.unstrip_protocol(path), fs, path)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - fsspec's paths are text
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=path) from error
+        link = f"It is a link to {utf8(os.readlink(path))}." if os.path.islink(path) else None  # noqa: PTH114, PTH115
+        raise InputError(f"cannot be read: {error.strerror}", where=utf8(path), hint=link) from error
     if not stat.S_ISREG(mode):
         what = _NOT_REGULAR.get(stat.S_IFMT(mode), "something else")
         raise InputError(
             f"is not a regular file: it is {what}",
-            where=path,
+            where=utf8(path),
             hint="A landing reads a file more than once: save what comes from there in one, and land that.",
         )
-    return InputFile(f"file://{path}", fs, path)
+    return InputFile(names.of_path(path), fs, path)
 
 
 def _compression(stored: BinaryIO) -> str | None:

@@ -118,7 +118,15 @@ class Lake:
                 )
             inputs = declared.files
         paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-        return land(self.catalog, source, paths, declared, threads=self._threads, progress=progress)
+        return land(
+            self.catalog,
+            source,
+            paths,
+            declared,
+            threads=self._threads,
+            project=self.settings.project if self.settings.is_project else None,
+            progress=progress,
+        )
 
     def plan(self, *, select: Sequence[str] = ()) -> Plan:
         """Return what `promote` would do, and why. See `lakehouse.plan`."""

@@ -22,6 +22,7 @@ from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
 from lakehouse.damage import find_damage
 from lakehouse.delta import DataFile
 from lakehouse.errors import ConflictError, InputError, RequestError
+from lakehouse.file_names import FileNames
 from lakehouse.formats.csv import column_names, first_record, split_fields
 from lakehouse.formats.csv_structure import looks_like_utf16
 from lakehouse.formats.dialect import Dialect, sniff
@@ -63,6 +64,7 @@ Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all, and what is being done."""
 
 _ATTEMPTS = 50  # every round some process wins, so this is how many may land in one source at once
+_LONGEST_NAME = 255  # directories are called by it
 _SAMPLE = 256 << 10
 _KEEP = 64 << 20  # decompressed bytes of small files that are held between hashing and landing
 
@@ -83,6 +85,7 @@ def land(
     settings: SourceSettings,
     *,
     threads: int,
+    project: Path | None = None,
     progress: Progress | None = None,
 ) -> LandReport:
     """Land files in a source; what has landed already is skipped.
@@ -92,7 +95,9 @@ def land(
     source
         Its name: letters, digits and underscores.
     inputs
-        Paths, URIs or glob patterns. Files land in the order of their URIs.
+        Paths, URIs or glob patterns. Files land in the order of their names.
+    project
+        The project's directory, by which files inside are named; None if there is none.
     progress
         Told about every block of bytes.
 
@@ -104,7 +109,7 @@ def land(
         If other processes kept landing in the same source.
     """
     name = _source_name(source)
-    files = expand(inputs)
+    files = expand(inputs, project)
     if not files:
         raise RequestError("no files to land", hint=f"penstock land {source} FILES…")
     if not catalog.exists:
@@ -122,6 +127,7 @@ def land(
                     name=name,
                     settings=settings,
                     prints=prints,
+                    names=FileNames(project),
                     threads=threads,
                     execution=execution,
                     meter=meter,
@@ -137,11 +143,17 @@ def land(
 
 def _source_name(text: str) -> str:
     try:
-        return TableName.parse(f"raw.{text}").name
+        name = TableName.parse(f"raw.{text}").name
     except RequestError:
         raise RequestError(
-            f"{text!r} cannot name a source", hint="Letters, digits and underscores, beginning with a letter."
+            f"{text!r} cannot name a source", hint="Letters, digits and underscores, not starting with a digit."
         ) from None
+    if len(name) > _LONGEST_NAME:
+        raise RequestError(
+            f"{name[:20] + '…'!r} cannot name a source: it has {len(name):,} characters",
+            hint=f"At most {_LONGEST_NAME}.",
+        )
+    return name
 
 
 def _land(attempt: Callable[[], LandReport]) -> LandReport:
@@ -200,6 +212,7 @@ class _Load:
     name: str
     settings: SourceSettings
     prints: list[tuple[InputFile, Fingerprint]]
+    names: FileNames
     threads: int
     execution: str
     meter: _Meter
@@ -218,6 +231,13 @@ class _Load:
         # What an earlier load settled holds until somebody changes it on purpose.
         self.timezone = self.source.entry.timezone if self.source else self.settings.timezone
         self.settlement = Settlement(self.source.schema if self.source else SourceSchema(), self.timezone)
+
+    @property
+    def _earlier(self) -> list[LandedFile]:
+        """What had landed before, each file by its name of today: a file of before is known by an absolute URI."""
+        landed = self.source.landed if self.source else ()
+        names = ((file, self.names.of_uri(file.identity)) for file in landed)
+        return [file if name == file.identity else msgspec.structs.replace(file, name=name) for file, name in names]
 
     def run(self, started: float) -> LandReport:
         plan = self._plan()
@@ -250,8 +270,8 @@ class _Load:
     # -- what to do ---------------------------------------------------------------------------------------------
 
     def _plan(self) -> _Plan:
-        landed = self.source.landed if self.source else ()
-        newest = {file.uri: file.sha256 for file in landed}
+        landed = self._earlier
+        newest = {file.identity: file.sha256 for file in landed}
         known = {file.sha256 for file in landed}
         plan = _Plan([], [], [])
         for file, print_ in self.prints:
@@ -343,7 +363,7 @@ class _Load:
         return known.path if known else f"{name.schema}/{name.name}"
 
     def _landed(self, plan: _Plan, counts: Sequence[Counts]) -> list[LandedFile]:
-        """Return what this load adds to the source's list, by URI."""
+        """Return what this load adds to the source's list, by name."""
         rows = [
             msgspec.structs.replace(
                 self._landed_file(index, pair), records=count.records, malformed=count.malformed, filler=count.filler
@@ -389,7 +409,7 @@ class _Load:
         records = sum(file.records for file in landed)
         entry = source_entry(
             self.catalog,
-            [*(self.source.landed if self.source else ()), *landed],
+            [*self._earlier, *landed],
             settled.settlement.result,
             timezone=self.timezone,
             on_change=self.settings.on_change,
@@ -482,7 +502,7 @@ class _Load:
     def _on_change(self, landed: Sequence[LandedFile]) -> OnChange | None:
         if self.source is None:
             return None
-        return on_change_report([*self.source.landed, *landed], self.source.entry.on_change, self.settings.on_change)
+        return on_change_report([*self._earlier, *landed], self.source.entry.on_change, self.settings.on_change)
 
     def _warnings(self, settlement: Settlement) -> list[str]:
         zone = time_zone_note(self.name, self.timezone, self.settings.timezone)

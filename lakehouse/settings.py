@@ -139,7 +139,15 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The settings of one project in one environment."""
+    """The settings of one project in one environment.
+
+    Parameters
+    ----------
+    project
+        Its directory, resolved; for a lake without a project the working directory.
+    is_project
+        Whether there is a project.
+    """
 
     project: Path
     lake: LakeSettings = LakeSettings()
@@ -148,6 +156,7 @@ class Settings(msgspec.Struct, frozen=True):
     online: OnlineSettings = OnlineSettings()
     sql: SqlSettings = SqlSettings()
     sources: dict[str, SourceSettings] = {}
+    is_project: bool = True
 
 
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -229,6 +238,7 @@ def bare_settings(uri: str | Path) -> Settings:
         lake=LakeSettings(uri=located),
         resources=_budget(Resources()),
         online=OnlineSettings(path=online),
+        is_project=False,
     )
 
 
@@ -423,6 +433,8 @@ class _Reader:
 
     def _expanded(self, content: Any, path: str) -> Any:
         if isinstance(content, str):
+            if "${" in _REFERENCE.sub("", content):
+                raise self._error(path, "a ${ has no }", "Write ${env:NAME} or ${file:PATH}.")
             return _REFERENCE.sub(lambda match: self._referred(match[1], path), content)
         if isinstance(content, dict):
             return {key: self._expanded(value, f"{path}.{key}".lstrip(".")) for key, value in content.items()}

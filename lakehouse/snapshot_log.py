@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -24,6 +25,7 @@ LAKE_FILE = "_catalog/lake.json"
 
 _FOLDER = "_catalog/log"
 _MARK = "_catalog/head.json"
+_ENTRY_NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.json\Z")
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -44,9 +46,9 @@ class SnapshotLog:
         self._storage = storage
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all entries, ascending."""
-        stems = (name.removesuffix(".json") for name in self._storage.list(_FOLDER))
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        """Return the numbers of all entries, ascending; a file of another name than ours is none."""
+        found = (_ENTRY_NAME.match(name) for name in self._storage.list(_FOLDER))
+        return sorted(int(match[1]) for match in found if match)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

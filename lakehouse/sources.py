@@ -44,7 +44,7 @@ class LandedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     load_id, file
         The load, and the file's place in it (files of a load go by URI).
     uri
-        Where the file was.
+        What the file was called when it landed: its path in the project, or a URI. Its raw rows say the same.
     sha256, size
         Of the decompressed bytes.
     stored_sha256, stored_size
@@ -55,6 +55,9 @@ class LandedFile(msgspec.Struct, frozen=True, omit_defaults=True):
         Tiles of each kind; ``records`` includes the malformed ones.
     alias
         True if the same content had landed before, so that this landing has no rows of its own.
+    name
+        What the file is called today; empty if that is its ``uri``. Only files have one that landed when all files were
+        still called by their absolute URIs.
     """
 
     load_id: str
@@ -69,6 +72,12 @@ class LandedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     malformed: int = 0
     filler: int = 0
     alias: bool = False
+    name: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What tells landings of one file from landings of another."""
+        return self.name or self.uri
 
 
 class SourceColumn(msgspec.Struct, frozen=True):
@@ -175,7 +184,7 @@ def source_entry(
 def visible(landed: Sequence[LandedFile], on_change: str) -> tuple[VisibleFile, ...]:
     """Return the landed files whose rows are shown, in landing order.
 
-    ``replace`` shows each content that is the newest of at least one URI, ``add`` every content. An alias points to
+    ``replace`` shows each content that is the newest of at least one file, ``add`` every content. An alias points to
     the first landing of its content. The n-th visible landing of one content beyond the first gets ``~n`` in its
     record ids, so that they stay unique.
     """
@@ -186,7 +195,7 @@ def visible(landed: Sequence[LandedFile], on_change: str) -> tuple[VisibleFile, 
     if on_change == "add":
         shown = {seq for seq, file in enumerate(landed) if not file.alias}
     else:
-        newest = {file.uri: seq for seq, file in enumerate(landed)}
+        newest = {file.identity: seq for seq, file in enumerate(landed)}
         shown = {carrier[landed[seq].sha256] if landed[seq].alias else seq for seq in newest.values()}
     result = []
     times: dict[str, int] = {}

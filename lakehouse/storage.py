@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,10 +21,30 @@ from fsspec.implementations.local import LocalFileSystem
 
 from lakehouse.errors import StorageError
 
-__all__ = ["Storage", "refusal"]
+__all__ = ["Storage", "locate", "refusal"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_CHAIN = re.compile(r"[A-Za-z0-9]+::[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def locate(text: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """Return the file system that a path or URI names, and the path in it.
+
+    Raises
+    ------
+    ImportError
+        If nothing that is installed opens such URIs.
+    ValueError
+        If nothing at all is known to open such URIs.
+    """
+    if text.startswith("file://") or not (_SCHEME.match(text) or _CHAIN.match(text)):
+        # Not by fsspec's own reading, to which :: in a path is a chain of file systems.
+        fs = LocalFileSystem()
+        return fs, str(fs._strip_protocol(text))  # noqa: SLF001 - what url_to_fs calls
+    fs, path = fsspec.core.url_to_fs(text, **dict(options or {}))
+    return fs, cast(str, path)
 
 
 def refusal(error: BaseException, where: str) -> StorageError | None:
@@ -49,6 +70,24 @@ def _refused(error: OSError, where: str) -> StorageError:
     return refusal(error, where) or StorageError(f"cannot write here: {error.strerror or error}", where=where)
 
 
+def _unopened(uri: str, error: Exception) -> StorageError:
+    """Return the error about a URI that needs a package, or has a scheme that nothing knows."""
+    if isinstance(error, ImportError):
+        advice = str(error).partition("\n")[0].rstrip(".")
+        return StorageError("a package that opens this is not installed", where=uri, hint=f"{advice}.")
+    return StorageError(f"cannot be opened: {error}", where=uri, hint="Name a directory, or a URI that fsspec knows.")
+
+
+def _refuse_file(root: str) -> None:
+    """Stop if the way to the root leads through a file."""
+    for path in (root, *map(str, Path(root).parents)):
+        if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where the name is too long
+            hint = "[lake] uri in penstock.toml names a directory; it is made where there is none."
+            raise StorageError("this is a file: no lake can lie here", where=path, hint=hint)
+        if os.path.exists(path):  # noqa: PTH110 - the same
+            return
+
+
 class Storage:
     """Objects under one root URI.
 
@@ -58,12 +97,22 @@ class Storage:
         A directory, or any URI that fsspec knows.
     options
         Options of the fsspec file system.
+
+    Raises
+    ------
+    StorageError
+        If nothing that is installed opens such URIs, or a file lies where the directory should be.
     """
 
     def __init__(self, uri: str | Path, options: Mapping[str, Any] | None = None) -> None:
-        self._fs, root = fsspec.core.url_to_fs(str(uri), **dict(options or {}))
+        try:
+            self._fs, root = locate(str(uri), options)
+        except (ImportError, ValueError) as error:
+            raise _unopened(str(uri), error) from error
         self._root = root.rstrip("/")
         self.is_local = isinstance(self._fs, LocalFileSystem)
+        if self.is_local:
+            _refuse_file(self._root)
         self.uri = self._root if self.is_local else self._fs.unstrip_protocol(self._root)
 
     def __repr__(self) -> str:
