@@ -56,6 +56,8 @@ class PlainLookup:
         """Return the packed values, untouched. See `featurestore.response.Lookup`."""
         if len(keys) == 1:  # the usual request of a server
             return [None if keys[0] is None else reader.get(self._view, keys[0])]
+        if len(keys) == 1 and keys[0] is not None:  # the usual request of a server
+            return (reader.get(self._view, keys[0]),)
         return reader.get_many(self._view, keys)
 
     def answers(self, found: Sequence[Buffer | None], instant: int) -> list[Answer]:
