@@ -232,7 +232,7 @@ _ZONE_HELP = (
 
 @command("sql", example='penstock sql "select count(*) from warehouse.trips" --as-of 3')
 @click.argument("query", required=False)
-@click.option("-f", "--file", type=click.File("r", encoding="utf-8"), help="Read the query from a file; - is stdin.")
+@click.option("-f", "--file", type=click.File("rb"), help="Read the query from a file; - is stdin.")
 @_AS_OF
 @click.option("--timezone", metavar="ZONE", help=_ZONE_HELP)
 @click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Rows shown in a table.")
@@ -250,13 +250,26 @@ def _sql(
     if query is None and file is None and sys.stdin.isatty():
         _open_prompt(lake, as_of, timezone, limit, form)
         return
-    text = query if query not in (None, "-") else (file or sys.stdin).read()
+    text = query if query is not None and query != "-" else _query_of(file or sys.stdin.buffer)
     if query is None and file is None and not text.strip():
         raise click.UsageError("Give a query, or a file with one (-f); on a terminal, penstock sql opens a prompt.")
     notes = session_notes(text)
     _print_result(lake.sql(text, as_of=as_of, timezone=timezone), form, limit=limit)
     for note in notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _query_of(file: BinaryIO) -> str:
+    """Return the text of a file or of stdin, whatever the locale says about them."""
+    data = file.read()
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        place = getattr(file, "name", "<stdin>")
+        raise RequestError(
+            f"the query is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
+            where="stdin" if place in ("<stdin>", 0) or not isinstance(place, str) else place,
+        ) from None
 
 
 def _open_prompt(lake: Lake, as_of: str | None, timezone: str | None, limit: int, form: str) -> None:

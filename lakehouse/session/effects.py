@@ -8,6 +8,7 @@ import duckdb
 from duckdb import StatementType
 
 from lakehouse.errors import QueryError
+from lakehouse.session.statement import check_text
 
 __all__ = ["session_notes"]
 
@@ -51,8 +52,9 @@ def session_notes(query: str) -> list[str]:
     Raises
     ------
     QueryError
-        If nothing of it would remain: no rows are shown, and nothing outside of the session changes.
+        If nothing of it would remain: no rows are shown, and nothing outside of the session changes. If it is no text.
     """
+    check_text(query)
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error:

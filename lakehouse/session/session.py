@@ -14,12 +14,12 @@ import duckdb
 from lakehouse.catalog import Snapshot
 from lakehouse.damage import Opened, find_damage
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema
-from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, UnknownTableError
+from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, RequestError, UnknownTableError
 from lakehouse.result import QueryResult
 from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import system
-from lakehouse.session.statement import At, Comparison, Statement, TableUse, parse, predicates
+from lakehouse.session.statement import At, Comparison, Statement, TableUse, check_text, parse, predicates
 from lakehouse.session.streaming import stream, type_names
 from lakehouse.sources import Source, read_source, twin_table, view_sql
 from lakehouse.types import AsOf, TableName, parse_instant, quote, quote_literal
@@ -98,6 +98,8 @@ class Session:
         self._overlay = dict(overlay or {})
         self._only_landed = dict(only_landed or {})
         self._resolve = resolve or snapshot.catalog.resolve
+        if timezone and not timezone.isprintable():
+            raise RequestError(f"{timezone!r} is not a time zone", hint="Name one as America/New_York.")
         self._utc = timezone is None or timezone.upper() in ("UTC", "ETC/UTC")
         self._lock = threading.RLock()
         self._made: set[tuple[str, str]] = set()
@@ -218,6 +220,7 @@ class Session:
         QueryError
             If it does not parse.
         """
+        check_text(query)
         try:
             statement = parse(self.connection.cursor(), query)
         except duckdb.Error as error:
@@ -231,6 +234,7 @@ class Session:
     def _prepared(self, query: str) -> _Prepared:
         known = self._texts.get(query)
         if known is None:
+            check_text(query)
             known, lasting = self._made_ready(query)
             if lasting and len(query) <= _KEPT_LENGTH:
                 with self._lock:

@@ -20,7 +20,7 @@ from lakehouse.delta import TableSchema
 from lakehouse.errors import QueryError
 from lakehouse.scan import Operator, Predicate
 
-__all__ = ["At", "Comparison", "Literal", "Statement", "TableUse", "parse", "predicates"]
+__all__ = ["At", "Comparison", "Literal", "Statement", "TableUse", "check_text", "parse", "predicates"]
 
 Node: TypeAlias = dict[str, Any]
 
@@ -106,6 +106,23 @@ class Statement:
         """Return the SQL text of the tree as it is now."""
         found = connection.execute("select json_deserialize_sql(?)", [json.dumps(self.tree)]).fetchall()
         return str(found[0][0])
+
+
+def check_text(query: str) -> None:
+    """Refuse a query that holds what is no text, which DuckDB would take for a fault of its caller.
+
+    Raises
+    ------
+    QueryError
+        If it can't be written in UTF-8.
+    """
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        code = ord(query[error.start])
+        # How Python keeps a byte of an argument or of stdin that is not UTF-8.
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"  # noqa: PLR2004
+        raise QueryError(f"the query is not UTF-8: {what} at character {error.start + 1}") from None
 
 
 def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Statement | None:
