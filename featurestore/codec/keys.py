@@ -11,6 +11,7 @@ import datetime as dt
 import decimal
 import hashlib
 import itertools
+import math
 import operator
 import struct
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ LONGEST = 500
 _PLAIN, _HASHED = b"\x00", b"\x01"
 _END = b"\x00\x00"
 _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_SURE = 2**53  # from here on a double may stand for more than one integer
 _DIGITS = 40  # more than any integer or decimal here has
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -251,7 +253,12 @@ def _unscaled(value: object, known: Layout) -> int | None:
             if rest:
                 return None
         return (-number if sign else number) * int(10 ** max(exponent, 0))
-    if not isinstance(value, bool):
+    if isinstance(value, float):  # as pandas makes of integers with gaps; the spine of a retrieval takes them too
+        if math.isnan(value):
+            return None
+        if value.is_integer() and abs(value) < _SURE:
+            return int(value) * int(10**known.scale)
+    elif not isinstance(value, bool):
         try:
             return operator.index(cast(SupportsIndex, value)) * int(10**known.scale)
         except TypeError:

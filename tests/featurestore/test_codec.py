@@ -267,8 +267,8 @@ def test_no_columns_at_all() -> None:
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("BIGINT", "1"), ("BIGINT", 1.0), ("BIGINT", True), ("BIGINT", b"1"), ("INTEGER", dt.date(2020, 1, 1)),
-    ("DECIMAL(9,2)", "1.00"), ("DECIMAL(9,2)", 1.0), ("DECIMAL(9,2)", False), ("BOOLEAN", 1), ("BOOLEAN", "true"), ("VARCHAR", 1), ("VARCHAR", b"a"),
+    ("BIGINT", "1"), ("BIGINT", 1.5), ("BIGINT", float(2**53)), ("BIGINT", float("inf")), ("BIGINT", True), ("BIGINT", b"1"), ("INTEGER", dt.date(2020, 1, 1)),
+    ("DECIMAL(9,2)", "1.00"), ("DECIMAL(9,2)", 1.5), ("DECIMAL(9,2)", False), ("BOOLEAN", 1), ("BOOLEAN", "true"), ("VARCHAR", 1), ("VARCHAR", b"a"),
     ("BLOB", "a"), ("DATE", "2020-01-01"), ("DATE", dt.datetime(2020, 1, 1)), ("TIMESTAMP", dt.date(2020, 1, 1)),
     ("TIMESTAMP", dt.datetime(2020, 1, 1, tzinfo=UTC)), (TSTZ, dt.datetime(2020, 1, 1)), (TSTZ, 0),
 ]  # fmt: skip
@@ -545,3 +545,11 @@ def test_the_bytes_are_those_of_format_1() -> None:
     assert pack_sections([(np.array([0, 1]), np.array([-2]), pa.array([b"row"]))]).to_pylist() == [
         bytes.fromhex("01 01 01000000 feffffffffffffff 03000000 726f77")
     ]
+
+
+@pytest.mark.parametrize("type_", ["INTEGER", "BIGINT", "DECIMAL(9,2)"])
+def test_whole_floating_point_numbers_are_the_integers_that_pandas_made_them_of(type_: str):
+    codec = KeyCodec([type_])
+    assert codec.encode_one([132.0]) == codec.encode_one([132])
+    assert codec.encode_one([-0.0]) == codec.encode_one([0])
+    assert codec.encode_one([float("nan")]) is None
