@@ -23,6 +23,10 @@ __all__ = ["Example", "GateReport", "gate", "key_sql"]
 
 _HIDDEN = {"_record_id": "VARCHAR", "_load_seq": "BIGINT", "_offset": "BIGINT"}
 _EXAMPLES = 100
+# The strict grammar of `lakehouse.grammar`: leading zeros, signs and blanks make a code of it, not a number.
+_DECIMAL_TEXT = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+_FLOAT_TEXT = rf"{_DECIMAL_TEXT}([eE][+-]?[0-9]+)?"
+_PARTS = r"^(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,36 @@ def _json(columns: Mapping[str, str], pii: frozenset[str]) -> str:
     return f"CAST(to_json(struct_pack({fields})) AS VARCHAR)"
 
 
+def _inexact(came: str, value: str, origin: str, target: str) -> str:
+    """Return SQL that tells whether a converted value is another one than came.
+
+    Exact means: back in the type that it came from, it is the same value. Of numbers as text the value counts, not
+    the zeros that say nothing: ``2.50`` is the double 2.5, ``2.5`` the decimal 2.50.
+    """
+    back = f"try_cast({value} AS {origin})"
+    fractional = target in ("DOUBLE", "FLOAT")
+    if origin != "VARCHAR" or not (fractional or target.startswith("DECIMAL")):
+        return f"{back} IS DISTINCT FROM {came}"
+    pattern = _FLOAT_TEXT if fractional else _DECIMAL_TEXT
+    # A decimal has no negative zero: -0.00 is 0 there.
+    same = f"{_numeral(came, zero_sign=fractional)} = {_numeral(back, zero_sign=fractional)}"
+    fits = f"regexp_full_match({came}, '{pattern}') AND coalesce({same}, false)"
+    return (
+        f"CASE WHEN {back} IS NOT DISTINCT FROM {came} THEN false WHEN {back} IS NULL THEN true ELSE NOT ({fits}) END"
+    )
+
+
+def _numeral(text: str, *, zero_sign: bool) -> str:
+    """Return SQL for the one spelling of a number's value: sign, significant digits, and the power of ten behind."""
+    parts = f"regexp_extract({text}, '{_PARTS}', ['sign', 'whole', 'part', 'power'])"
+    power = "coalesce(try_cast(p.power AS HUGEINT), 0) - len(p.part) + len(d) - len(rtrim(d, '0'))"
+    zero = "p.sign" if zero_sign else "''"
+    told = f"CASE WHEN d = '' THEN {zero} || '0' ELSE p.sign || rtrim(d, '0') || 'e' || ({power}) END"
+    # Lambdas of one item give names to what is needed several times.
+    digits = f"list_transform([ltrim(p.whole || p.part, '0')], lambda d: {told})[1]"
+    return f"list_transform([{parts}], lambda p: {digits})[1]"
+
+
 @dataclass(frozen=True)
 class _Rule:
     """A rule of one row: SQL that is true where the row breaks it, over converted columns and ``_failed_n``."""
@@ -251,9 +285,8 @@ class _Gate:
             value = f"try_cast({came} AS {column.type})" if flag else came
             items.append(f"{value} AS {quote(column.name)}")
             if flag:
-                # Exact means: back in the type that it came from, it is the same value.
-                back = f"try_cast({value} AS {self.types[self.spelled[column.name.lower()]]})"
-                items.append(f"{back} IS DISTINCT FROM {came} AS {flag}")
+                origin = self.types[self.spelled[column.name.lower()]]
+                items.append(f"{_inexact(came, value, origin, column.type)} AS {flag}")
         items += [f"CAST(_staged.{name} AS {_HIDDEN[name]}) AS {name}" for name in self.hidden]
         return f"SELECT {', '.join(items)} FROM {self.staged} AS _staged"
 

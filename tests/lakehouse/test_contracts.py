@@ -95,6 +95,46 @@ def reasons(connection: duckdb.DuckDBPyConnection) -> list[list[tuple[str, str, 
         ("map {'k': '07'}", "MAP(VARCHAR, INTEGER)", None),
         ("map {'k': '7'}", "MAP(VARCHAR, INTEGER)", "{k=7}"),
         ("12::hugeint", "VARCHAR", "12"),
+        ("'1'", "DOUBLE", "1.0"),
+        ("'2.50'", "DOUBLE", "2.5"),
+        ("'1000'", "DOUBLE", "1000.0"),
+        ("'0'", "DOUBLE", "0.0"),
+        ("'-0.00'", "DOUBLE", "-0.0"),
+        ("'-0'", "FLOAT", "-0.0"),
+        ("'0.1'", "DOUBLE", "0.1"),
+        ("'0.10'", "FLOAT", "0.1"),
+        ("'1e3'", "DOUBLE", "1000.0"),
+        ("'-1.50E-07'", "DOUBLE", "-1.5e-07"),
+        ("'0.00000015'", "DOUBLE", "1.5e-07"),
+        ("'100000000000000000000000'", "DOUBLE", "1e+23"),
+        ("'9007199254740992'", "DOUBLE", "9007199254740992.0"),
+        ("'9007199254740993'", "DOUBLE", None),
+        ("'0.10000000000000001'", "DOUBLE", None),
+        ("'16777216'", "FLOAT", "16777216.0"),
+        ("'16777217'", "FLOAT", None),
+        ("'0.123456789'", "FLOAT", None),
+        ("'1e400'", "DOUBLE", None),
+        ("'1e-400'", "DOUBLE", None),
+        ("'1e99999999999999999999'", "DOUBLE", None),
+        ("'007'", "DOUBLE", None),
+        ("' 1'", "DOUBLE", None),
+        ("'+1'", "DOUBLE", None),
+        ("'1_000'", "DOUBLE", None),
+        ("'0x1F'", "DOUBLE", None),
+        ("'.5'", "DOUBLE", None),
+        ("'1.'", "DOUBLE", None),
+        ("'x'", "DOUBLE", None),
+        ("''", "DOUBLE", None),
+        ("'nan'", "DOUBLE", "nan"),
+        ("'Infinity'", "DOUBLE", None),
+        ("'-0.00'", "DECIMAL(6,2)", "0.00"),
+        ("'2.5'", "DECIMAL(6,2)", "2.50"),
+        ("'2.500'", "DECIMAL(6,2)", "2.50"),
+        ("'1000'", "DECIMAL(6,2)", "1000.00"),
+        ("'2.501'", "DECIMAL(6,2)", None),
+        ("'02.50'", "DECIMAL(6,2)", None),
+        ("'1e3'", "DECIMAL(6,2)", None),
+        ("'10000'", "DECIMAL(6,2)", None),
     ],
 )
 def test_a_value_converts_exactly_or_goes_to_quarantine(
@@ -108,6 +148,28 @@ def test_a_value_converts_exactly_or_goes_to_quarantine(
         assert reason[2] == connection.execute("select v::varchar from _staged").fetchall()[0][0]
     else:
         assert connection.execute("select v::varchar, typeof(v) from _gate_good").fetchall() == [(expected, target)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=st.lists(
+        st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+        | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+        | st.integers(-(2**70), 2**70).map(str),
+        min_size=1,
+    ),
+    single=st.booleans(),
+)
+def test_text_fits_a_double_if_it_says_what_the_double_says(texts: list[str], single: bool) -> None:
+    target = "FLOAT" if single else "DOUBLE"
+    with duckdb.connect() as connection:
+        rows = ", ".join(f"('{text}')" for text in texts)
+        run(connection, Contract(columns(v=target)), f"select * from (values {rows}) t(v)")
+        kept = connection.execute("select count(*) from _gate_good").fetchall()[0][0]
+        told = connection.execute(f"select v, try_cast(v as {target})::varchar from _staged").fetchall()
+    # Python's decimals are exact, and equal whatever the zeros behind them.
+    fits = [text for text, back in told if back not in (None, "inf", "-inf") and Decimal(text) == Decimal(back)]
+    assert kept == len(fits)
 
 
 def test_null_is_no_failed_conversion(connection: duckdb.DuckDBPyConnection) -> None:
