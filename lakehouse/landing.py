@@ -27,16 +27,8 @@ from lakehouse.formats.csv import column_names, first_record, split_fields
 from lakehouse.formats.csv_structure import looks_like_utf16
 from lakehouse.formats.dialect import Dialect, sniff
 from lakehouse.inputs import Fingerprint, InputFile, expand
-from lakehouse.land_report import (
-    FileReport,
-    LandReport,
-    OnChange,
-    first_malformed,
-    misfit_notes,
-    misreadings,
-    on_change_report,
-    time_zone_note,
-)
+from lakehouse.land_notes import Reading, dialect_notes, misfit_notes, time_zone_note
+from lakehouse.land_report import FileReport, LandReport, OnChange, first_malformed, on_change_report
 from lakehouse.metadata import Executions
 from lakehouse.settings import SourceSettings
 from lakehouse.settlement import Settlement
@@ -48,6 +40,7 @@ from lakehouse.sources import (
     read_source,
     source_entry,
     twin_table,
+    visible,
 )
 from lakehouse.staging import RAW_SCHEMA, TWIN_OPTIONS, Counts, StagedFile, Stager, Target, twin_schema
 from lakehouse.storage import Storage
@@ -258,13 +251,16 @@ class _Load:
         counts = stager.run(staged, self.meter.landed)
         _refuse_changed(plan.fresh)
         settled = self._settle(staged, stager)
-        landed = self._landed(plan, counts)
+        landed = self._landed(plan, staged, counts)
         snapshot = self._publish(stager.raw_paths, settled, landed)
         report = self._report(plan, settled, landed, snapshot, started)
+        known = [column.name for column in self.settlement.schema.columns]
+        files = list(zip(staged, counts, strict=True))
+        reading = Reading(self.name, self.settings.header, known, files, snapshot.number - 1)
         return replace(
             report,
             first_malformed=first_malformed(staged, counts),
-            warnings=(*report.warnings, *misreadings(self.name, self.settings.header, staged, counts, snapshot)),
+            warnings=(*report.warnings, *reading.notes()),
         )
 
     # -- what to do ---------------------------------------------------------------------------------------------
@@ -362,13 +358,17 @@ class _Load:
         known = self.base.entry.tables.get(str(name))
         return known.path if known else f"{name.schema}/{name.name}"
 
-    def _landed(self, plan: _Plan, counts: Sequence[Counts]) -> list[LandedFile]:
+    def _landed(self, plan: _Plan, staged: Sequence[StagedFile], counts: Sequence[Counts]) -> list[LandedFile]:
         """Return what this load adds to the source's list, by name."""
         rows = [
             msgspec.structs.replace(
-                self._landed_file(index, pair), records=count.records, malformed=count.malformed, filler=count.filler
+                self._landed_file(file.index, pair),
+                records=count.records,
+                malformed=count.malformed,
+                filler=count.filler,
+                dialect=file.dialect.to_text(),
             )
-            for index, (pair, count) in enumerate(zip(plan.fresh, counts, strict=True))
+            for pair, file, count in zip(plan.fresh, staged, counts, strict=True)
         ]
         aliases = [
             msgspec.structs.replace(self._landed_file(index, pair), alias=True)
@@ -455,7 +455,7 @@ class _Load:
             snapshot=snapshot.number,
             files=tuple(_unchanged(plan)),
             on_change=self._on_change(()),
-            warnings=tuple(self._warnings(self.settlement)),
+            warnings=tuple(self._warnings(self.settlement, plan)),
             seconds=time.monotonic() - started,
         )
 
@@ -495,7 +495,7 @@ class _Load:
             widened=tuple(f"{settlement.name(index)}: bigint → {type_}" for index, type_ in settled.widened.items()),
             new_columns=tuple((c.name, c.type) for c in settlement.result.columns if c.name not in before),
             on_change=self._on_change(landed),
-            warnings=tuple(self._warnings(settlement)),
+            warnings=tuple(self._warnings(settlement, plan)),
             seconds=time.monotonic() - started,
         )
 
@@ -504,9 +504,12 @@ class _Load:
             return None
         return on_change_report([*self._earlier, *landed], self.source.entry.on_change, self.settings.on_change)
 
-    def _warnings(self, settlement: Settlement) -> list[str]:
+    def _warnings(self, settlement: Settlement, plan: _Plan) -> list[str]:
         zone = time_zone_note(self.name, self.timezone, self.settings.timezone)
-        return [*([zone] if zone else []), *misfit_notes(settlement.misfits)]
+        skipped = {print_.sha256 for _, print_ in (*plan.unchanged, *plan.aliases)}
+        shown = [file.file for file in visible(self._earlier, self.settings.on_change) if file.file.sha256 in skipped]
+        late = dialect_notes(self.name, self.settings, shown)
+        return [*([zone] if zone else []), *late, *misfit_notes(settlement.misfits)]
 
 
 class _Watcher:

@@ -58,6 +58,8 @@ class LandedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     name
         What the file is called today; empty if that is its ``uri``. Only files have one that landed when all files were
         still called by their absolute URIs.
+    dialect
+        How it was read, as `Dialect.to_text` says; empty for an alias, and for files that landed before it was noted.
     """
 
     load_id: str
@@ -73,6 +75,7 @@ class LandedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     filler: int = 0
     alias: bool = False
     name: str = ""
+    dialect: str = ""
 
     @property
     def identity(self) -> str:

@@ -104,12 +104,22 @@ class StagedFile:
 
 @dataclass(slots=True)
 class Counts:
-    """Tiles of one file, by kind, and line and reason of the first malformed ones."""
+    """Tiles of one file, by kind, and line and reason of the first malformed ones.
+
+    Parameters
+    ----------
+    header_error
+        Why the header is malformed; None if it is not.
+    endless
+        The line of the first record that is longer than records can be, and their limit in bytes.
+    """
 
     records: int = 0
     malformed: int = 0
     filler: int = 0
     faults: list[tuple[int, str]] = field(default_factory=list)
+    header_error: str | None = None
+    endless: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +286,10 @@ class Stager:
                 self._visit(index, values)
         records = int(tiles.is_record.sum())
         faults = _first_faults(tiles)
+        endless = _endless(chunk, tiles)
         with self._lock:
+            count.header_error = count.header_error or tiles.header_error
+            count.endless = min(filter(None, (count.endless, endless)), default=None)
             count.faults = sorted([*count.faults, *faults])[:FIRST_FAULTS]  # chunks end in any order
             count.records += records
             count.malformed += len(tiles.ok) - int(tiles.ok.sum())
@@ -286,6 +299,15 @@ class Stager:
 def _first_faults(tiles: Tiles) -> list[tuple[int, str]]:
     places = (~tiles.ok).nonzero()[0][:FIRST_FAULTS]
     return [(int(tiles.line[place]), tiles.error[int(place)].as_py()) for place in places]
+
+
+def _endless(chunk: Chunk, tiles: Tiles) -> tuple[int, int] | None:
+    """Return the line of the first record that is longer than the limit, and the limit."""
+    for fault in chunk.faults:
+        if fault.limit is not None:
+            place = int(tiles.offset.searchsorted(chunk.offset + fault.start, side="right")) - 1
+            return int(tiles.line[place]), fault.limit
+    return None
 
 
 def _chunks(staged: StagedFile) -> Iterator[Chunk]:

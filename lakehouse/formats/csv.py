@@ -4,7 +4,8 @@ Import it when landing starts, not before: it brings numpy and pyarrow.
 
 A record is sound if it has the expected number of fields, is UTF-8 without NUL bytes, has no text behind a closing
 quote and ends. Everything else lands as a malformed record with its reason. Filler is what is no record: a byte order
-mark, the header, empty lines (also in a file of one column, where an empty line could pass for an empty value).
+mark, the header, empty lines (also in a file of one column, where an empty line could pass for an empty value). A
+header that is malformed, whatever its number of fields, is a malformed record: it says in vain what columns are called.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Tiles:
     fields
         Per column a ``pa.string()`` array with one value per sound record, in order. An unquoted empty field is null, a
         quoted one is ``''``.
+    header_error
+        What is wrong with the header, if it is here and malformed.
     """
 
     is_record: Bools
@@ -69,6 +72,7 @@ class Tiles:
     error: pa.StringArray
     payload: pa.BinaryArray
     fields: list[pa.StringArray]
+    header_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Tiles by position in the chunk; ``counts`` are fields per tile, ``fault`` the tile of each fault."""
+    """Tiles by position in the chunk; ``counts`` are fields per tile, ``fault`` the tile of each fault.
+
+    The header, if it is here, is the tile ``header``, and for now a record; else that is -1.
+    """
 
     start: Positions
     end: Positions
@@ -94,6 +101,7 @@ class _Layout:
     counts: Ints
     is_record: Bools
     fault: Ints
+    header: int
 
 
 def read_chunk(chunk: Chunk, dialect: Dialect, width: int) -> Tiles:
@@ -124,6 +132,9 @@ def read_chunk(chunk: Chunk, dialect: Dialect, width: int) -> Tiles:
     chosen, details = _first_finding(layout.start.size, findings)
     offset = layout.start.astype(np.int64) + chunk.offset
     ok = chosen < 0
+    error = _error_texts(chosen, details, line, offset)
+    if layout.header >= 0:
+        layout.is_record[layout.header] = not ok[layout.header]
     return Tiles(
         is_record=layout.is_record,
         line=line,
@@ -132,9 +143,10 @@ def read_chunk(chunk: Chunk, dialect: Dialect, width: int) -> Tiles:
         body_start=(layout.body_start - layout.start).astype(np.int64),
         body_length=(layout.body_end - layout.body_start).astype(np.int64),
         ok=ok,
-        error=_error_texts(chosen, details, line, offset),
+        error=error,
         payload=_payload(chunk, layout),
         fields=_fields(source, layout, ok & layout.is_record, width),
+        header_error=error[layout.header].as_py() if layout.header >= 0 else None,
     )
 
 
@@ -179,9 +191,10 @@ def _layout(source: _Source, dialect: Dialect) -> _Layout:
             counts, fault = np.concatenate([np.ones(1, np.int64), counts]), fault + 1
         body_start[0] = base
     is_record = body_end > body_start
-    if source.chunk.first and dialect.header and not source.chunk.utf16:
-        is_record[np.flatnonzero(is_record)[:1]] = False
-    return _Layout(start, end, body_start, body_end, counts, is_record, fault)
+    header = -1
+    if source.chunk.first and dialect.header and not source.chunk.utf16 and is_record.any():
+        header = int(is_record.argmax())
+    return _Layout(start, end, body_start, body_end, counts, is_record, fault, header)
 
 
 def _after_cr(data: Bytes, at: Positions, start: Positions) -> Bools:
@@ -293,6 +306,7 @@ def _text_after_quote(source: _Source, layout: _Layout) -> _Finding:
 
 def _ragged(layout: _Layout, width: int) -> _Finding:
     tiles = np.flatnonzero((layout.counts != width) & layout.is_record)
+    tiles = tiles[tiles != layout.header]
     if not tiles.size:
         return _finding(_NONE, "")
     counts = layout.counts[tiles]

@@ -126,16 +126,18 @@ def oracle(  # noqa: C901 - one state machine, to be read from top to bottom
         if base and start == base and dialect.header:
             start = 0
         is_record = body_end > body_start
-        if is_record and header_due:
-            header_due = is_record = False
+        is_header = is_record and header_due
+        header_due = header_due and not is_header
         line = line_number(data, start)
         if is_record:
             reason = "looks like UTF-16" if utf16 else reason or encoding_fault(data, body_start, body_end)
             if reason is None and wrong is not None:
                 reason = f"text after a closing quote, field {wrong}"
-            if reason is None and len(fields) != width:
+            if reason is None and len(fields) != width and not is_header:
                 reason = f"{len(fields)} field{'s' * (len(fields) != 1)}, expected {width}"
-            if reason is None:
+            if reason is None and is_header:
+                is_record = False
+            elif reason is None:
                 rows.append(tuple(fields))
             else:
                 reason = f"line {line}, offset {start}: {reason}"
