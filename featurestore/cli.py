@@ -111,7 +111,7 @@ def _apply(store: FeatureStore, form: str, *, prune: bool) -> None:
     _print(plan.to_dict(), plan.lines(), rows, form)
 
 
-@cli.group("features")
+@cli.group("features", epilog="Example:  penstock features list")
 def _features() -> None:
     """Look at the feature definitions that are applied."""
 
@@ -209,7 +209,7 @@ def _print_result(result: Any, form: str) -> None:
         click.echo(result.to_text())
 
 
-@cli.group("training-set")
+@cli.group("training-set", epilog="Example:  penstock training-set list")
 def _training_set() -> None:
     """Look at saved training sets, and reproduce them."""
 
@@ -281,7 +281,7 @@ def _materialize(store: FeatureStore, *, at: str | None, full: bool, force: bool
     _print(report, report.text(), [asdict(view) for view in report.views], form)
 
 
-@cli.group("online")
+@cli.group("online", epilog="Example:  penstock online status")
 def _online() -> None:
     """Ask and look after the online features."""
 
@@ -398,7 +398,7 @@ def _init(directory: Path, *, sample: str | None, source: str | None, key: str |
     help="Make the demo's project here. [default: the checkout, else ./penstock-demo]",
 )
 def _demo(directory: Path | None) -> None:
-    """Run the whole flow on real taxi trips, and show what it did and what to try next."""
+    """Run the whole flow on real taxi trips in a lake made anew, and show what it did and what to try next."""
     from featurestore.demo.runner import run
 
     run(directory, click.echo)
