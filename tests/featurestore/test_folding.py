@@ -37,17 +37,25 @@ def served(lake: FeatureLake, case: Case) -> Serving:
 
 def materialized(lake: FeatureLake, case: Case, store: MemoryStore, expected: str | None) -> str:
     """Publish a generation of a case's view, and return its id."""
-    view, built = lake.bind(case.view), utc_now()
+    view = lake.bind(case.view)
     with lake.session() as session:
         folded = fold(view, session, case.at)
+    return published(store, view, folded, case.at, snapshot=lake.snapshot.number, expected=expected)
+
+
+def serving_of(view: BoundView, folded: Folded, at: int) -> Serving:
+    store = MemoryStore()
+    published(store, view, folded, at)
+    return Serving(store)
+
+
+def published(
+    store: MemoryStore, view: BoundView, folded: Folded, at: int, *, snapshot: int = 1, expected: str | None = None
+) -> str:
     file = ViewFile(view, *store.write(view.name, folded.keys, folded.values), len(folded.keys), folded.tail)
+    built = utc_now()
     manifest = Manifest.sealed(
-        id=new_ulid(built),
-        lake="lake",
-        snapshot=lake.snapshot.number,
-        at=case.at,
-        built_at=utc_text(built),
-        views={view.name: file},
+        id=new_ulid(built), lake="lake", snapshot=snapshot, at=at, built_at=utc_text(built), views={view.name: file}
     )
     store.publish(manifest, expected=expected)
     return manifest.id
