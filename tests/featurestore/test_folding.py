@@ -17,9 +17,10 @@ sys.path.append(str(Path(__file__).parent))  # the oracle lies beside the tests
 import oracle
 from feature_lake import FeatureLake, case_lake
 
+from featurestore.binding import BoundView
 from featurestore.codec import RowCodec, unpack_sections
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureView, Projection
-from featurestore.folding import Folding, fold
+from featurestore.folding import Folded, Folding, fold
 from featurestore.generations import Manifest, ViewFile
 from featurestore.online.memory import MemoryStore
 from featurestore.serving import Serving
