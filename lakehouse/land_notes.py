@@ -152,8 +152,8 @@ class Reading:
         found = [(file.file.uri, *count.endless) for file, count in self.files if count.endless]
         notes = [
             f"{_names([uri])}, line {line}: a record has no end within {limit >> 20} MiB, which is the most that one "
-            "can have; its lines landed as malformed records of their own. Either a quote is not closed, or a value "
-            "is that long"
+            "can have. It was read line by line, the first line as malformed, the others as records of their own. "
+            "Either a quote is not closed, or a value is that long"
             for uri, line, limit in found[:_NAMED]
         ]
         return notes + [f"{plural(len(found) - _NAMED, 'more file')} with such records"] * (len(found) > _NAMED)
