@@ -114,7 +114,8 @@ def promote(
 ) -> PromotionReport:
     """Run the models whose inputs changed, and publish each connected part of the graph at once.
 
-    Stops at the first error; parts that were published before stay, and the error says so.
+    A part that fails keeps no other from being published; then the first error is raised, and its hint names what
+    failed, what was skipped with it, and what was published all the same.
 
     Parameters
     ----------
@@ -140,25 +141,53 @@ def promote(
     execution = executions.start("promote", {"select": list(select), "snapshot": todo.snapshot.number})
     run = _Promotion(catalog, settings, todo, execution, progress or (lambda _done, _all, _table: None))
     try:
-        with catalog.storage.writing():
-            for component in todo.components:
-                run.component(component)
+        run.all_parts()
     except BaseException as error:
-        _say_what_was_published(error, run.published)
-        executions.finish(
-            execution, "FAILED", snapshot=run.published_number, error=_without_values(error), details=run.details
-        )
+        run.failures.append(_Failure((), None, error))
         raise
-    number = run.published_number
-    rows = {name: report.good for name, report in run.reports.items()}
-    executions.finish(execution, "COMPLETE", snapshot=number, counts=rows)
+    finally:
+        number = run.published_number
+        rows = {name: report.good for name, report in run.reports.items()}
+        if run.failures:
+            told, details = run.for_the_records()
+            executions.finish(execution, "FAILED", snapshot=number, counts=rows, error=told, details=details)
+        else:
+            executions.finish(execution, "COMPLETE", snapshot=number, counts=rows)
+    if run.failures:
+        raise run.first_error()
     tables = tuple(run.reports.get(step.table) or _unchanged(todo.snapshot, step) for step in todo.steps)
     return PromotionReport(number, execution, tables, time.monotonic() - started)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a part of the graph was not published.
+
+    Parameters
+    ----------
+    tables
+        The part; empty if it was the whole run that was stopped.
+    culprit
+        The table whose model failed; None if all were built.
+    """
+
+    tables: tuple[str, ...]
+    culprit: str | None
+    error: BaseException
+
+    @property
+    def failed(self) -> str:
+        return self.culprit or ", ".join(self.tables)
+
+    @property
+    def told(self) -> str:
+        error = self.error
+        return error.what if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass
 class _Promotion:
-    """One run over the parts of the graph, and what it has published so far."""
+    """One run over the parts of the graph, what it has published so far, and what failed."""
 
     catalog: Catalog
     settings: Settings
@@ -167,12 +196,65 @@ class _Promotion:
     progress: Progress
     reports: dict[str, TableReport] = field(default_factory=dict)
     published: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    failures: list[_Failure] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    rejected: dict[str, Any] = field(default_factory=dict)
     _done: int = 0
+    _building: str | None = None
 
     @property
     def published_number(self) -> int | None:
         return self.published[-1][0] if self.published else None
+
+    def all_parts(self) -> None:
+        """Build and publish every part that can be; one that fails is remembered, and the others go on."""
+        for steps in self.plan.components:
+            tables = tuple(step.table for step in steps)
+            if self.failures and isinstance(self.failures[-1].error, StorageError):
+                self.skipped += tables  # it would refuse the others too
+                continue
+            started, self._building = self._done, None
+            try:
+                with self.catalog.storage.writing():
+                    self.component(steps)
+            except Exception as error:  # noqa: BLE001 - raised again when the others are done
+                self.failures.append(_Failure(tables, self._building, error))
+                if self._building is not None:
+                    self.skipped += [table for table in tables if table != self._building]
+                self._done = started + len(tables)
+
+    def first_error(self) -> BaseException:
+        """Return the first failure's error; its hint names what else there is to know about the run."""
+        error = self.failures[0].error
+        outcome = self._outcome()
+        if isinstance(error, PenstockError) and outcome:
+            error.hint = "\n  ".join([*([error.hint] if error.hint else []), *outcome])
+        return error
+
+    def _outcome(self) -> list[str]:
+        """Return what failed, was skipped and was published, a line each; nothing if that is one table alone."""
+        first, *others = self.failures
+        if not others and not self.skipped and not self.published:
+            return []
+        more = [f"{failure.failed}: {failure.told.splitlines()[0]}" for failure in others]
+        lines = [f"Failed: {'; '.join([first.failed, *more])}."] if first.tables else []
+        lines += [f"Skipped: {', '.join(self.skipped)}."] if self.skipped else []
+        return lines + ([f"Published: {self._told_published()}."] if self.published else [])
+
+    def _told_published(self) -> str:
+        return "; ".join(f"{', '.join(tables)} (snapshot {number})" for number, tables in self.published)
+
+    def for_the_records(self) -> tuple[str, dict[str, Any]]:
+        """Return a line and details that say the same without a value, since records are kept for ever."""
+        failed = {failure.failed: _without_values(failure.error) for failure in self.failures if failure.tables}
+        parts = [_without_values(self.failures[0].error)]
+        if len(failed) > 1 or self.skipped or self.published:
+            parts += [f"failed: {', '.join(failed)}"] if failed else []
+            parts += [f"skipped: {', '.join(self.skipped)}"] if self.skipped else []
+            parts += [f"published: {self._told_published()}"] if self.published else []
+        published = {table: number for number, tables in self.published for table in tables}
+        details = {"rejected": self.rejected, "failed": failed, "skipped": self.skipped, "published": published}
+        return "; ".join(parts), {name: value for name, value in details.items() if value}
 
     def component(self, steps: Sequence[Step]) -> None:
         """Build and publish one connected part of the graph."""
@@ -184,6 +266,7 @@ class _Promotion:
             build = Build(self.plan.snapshot, self.execution, at, resources.memory, resources.threads, spill)
             try:
                 built = [self._build(build, step) for step in steps]
+                self._building = None
                 models, reports = self._accounts(built)
             except BaseException:
                 self._discard(build)
@@ -198,6 +281,7 @@ class _Promotion:
         self.reports.update(reports)
 
     def _build(self, build: Build, step: Step) -> Built:
+        self._building = step.table
         total = sum(len(part) for part in self.plan.components)
         self.progress(self._done, total, step.table)
         try:
@@ -210,7 +294,7 @@ class _Promotion:
         return built
 
     def _keep_reasons(self, build: Build, step: Step, error: GateError) -> None:
-        self.details = {"rejected": {step.table: msgspec.to_builtins(build.reasons)}}
+        self.rejected[step.table] = msgspec.to_builtins(build.reasons)
         error.hint = f"{error.hint} See them: penstock quarantine {step.name.name} --run {self.execution}"
 
     def _discard(self, build: Build) -> None:
@@ -320,12 +404,6 @@ def _report(step: Step, counts: Mapping[str, int], by_reason: Mapping[str, int],
 
 def _summary(steps: Sequence[Step]) -> str:
     return ", ".join(f"{step.table} ({step.mode}: {step.reason})" for step in steps)
-
-
-def _say_what_was_published(error: BaseException, published: Sequence[tuple[int, tuple[str, ...]]]) -> None:
-    if isinstance(error, PenstockError) and published:
-        parts = "; ".join(f"{', '.join(tables)} (snapshot {number})" for number, tables in published)
-        error.hint = f"{error.hint}\n  Published before this: {parts}." if error.hint else f"Published: {parts}."
 
 
 def _without_values(error: BaseException) -> str:

@@ -182,7 +182,7 @@ def quarantine_report(snapshot: Snapshot, table: TableName, *, run: str | None =
     if run is not None:
         execution = Executions(snapshot.storage, snapshot.catalog.clock).get(run)
         kept = execution.details.get("rejected", {}).get(str(table))
-        if execution.state == "FAILED":
+        if execution.state == "FAILED" and str(table) not in execution.details.get("published", ()):
             return _failed_report(table, run, kept)
     return _stored_report(snapshot, table, run)
 

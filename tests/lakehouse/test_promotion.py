@@ -504,19 +504,6 @@ def test_too_many_violations_publish_nothing_and_keep_the_reasons(
     assert "-1" in str(report.rows.fetchall())
 
 
-def test_earlier_parts_stay_published_and_the_error_says_so(lake: PromotionLake) -> None:
-    lake.model(
-        "alone",
-        "create table warehouse.alone (a integer);truncate warehouse.alone;insert into warehouse.alone select 1 as a;",
-    )
-    lake.model("trips", TRIPS.replace("@max_quarantine 100%", "@on_violation fail"))
-    lake.land("trips", COLUMNS, ("a", [(1, -1, 1)]))
-    with pytest.raises(GateError, match=r"Published before this: warehouse\.alone \(snapshot 2\)"):
-        lake.promote()
-    assert lake.rows("warehouse.alone") == [(1,)]
-    assert Executions(lake.storage).list()[0].snapshot == 2
-
-
 def test_the_quarantine_report_groups_by_rule_column_and_state(lake: PromotionLake) -> None:
     lake.land("trips", COLUMNS, ("a", [(1, -1, 1), (1, 1, 1), (2, -2, 1), (3, -3, 7)]))
     lake.promote()
