@@ -9,7 +9,7 @@ from featurestore.binding import BoundFeature, BoundView
 from featurestore.definitions import Projection
 from lakehouse.errors import RequestError, near
 
-__all__ = ["Asked", "resolve"]
+__all__ = ["Asked", "resolve", "status_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,33 @@ def resolve(
         keys = tuple(projection.join_keys.get(key.name, key.name) for key in view.keys)
         asked.append(Asked(view, keys, features, names))
     return tuple(asked)
+
+
+def status_names(names: Sequence[str], taken: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the columns that hold the statuses of features: ``<feature>__status``.
+
+    Parameters
+    ----------
+    names
+        The answer's columns for the features.
+    taken
+        Columns that the answer has besides, such as the spine's.
+
+    Raises
+    ------
+    RequestError
+        If two columns would have one name.
+    """
+    origin = {name.lower(): f"the feature {name!r}" for name in names}
+    origin |= {name.lower(): f"the column {name!r} that was given" for name in taken}
+    found = tuple(f"{name}__status" for name in names)
+    for status, name in zip(found, names, strict=True):
+        if other := origin.get(status.lower()):
+            raise RequestError(
+                f"two columns would be called {status!r}: {other}, and the status of {name!r}",
+                hint="Rename the first one, or ask without statuses in columns of their own.",
+            )
+    return found
 
 
 def _check(projection: Projection, view: BoundView) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.instants import micros_text
+from featurestore.request import status_names
 from featurestore.statuses import NOT_FOUND, NULL, PRESENT, STATUSES
 from lakehouse.errors import RequestError
 from lakehouse.types import Clock, parse_instant, utc_text
@@ -180,9 +181,11 @@ class OnlineFeatures:
         Raises
         ------
         RequestError
-            If a time lies beyond the years that Python has.
+            If a time lies beyond the years that Python has, or another column is called like that of a status.
         """
         columns = {name: list(values) for name, values in self._entities.items()}
+        if statuses:
+            self._check_statuses()
         if self._rows == 1 and not statuses:  # the usual request of a server
             for lookup, [(row, _)] in zip(self._lookups, self._answers(), strict=True):
                 for name, value in zip(lookup.names, row, strict=True):
@@ -194,6 +197,9 @@ class OnlineFeatures:
                 columns[f"{name}__status"] = [STATUSES[code] for code in codes]
         return columns
 
+    def _check_statuses(self) -> None:
+        status_names([name for lookup in self._lookups for name in lookup.names], self._entities)
+
     def statuses(self) -> dict[str, list[str]]:
         """Return ``PRESENT``, ``NULL``, ``EXPIRED`` or ``NOT_FOUND`` for every value."""
         return {name: [STATUSES[code] for code in codes] for name, _, codes in self._columns()}
@@ -202,6 +208,8 @@ class OnlineFeatures:
         """Return the asked columns and the features as an Arrow table, features with exactly their types."""
         import pyarrow as pa
 
+        if statuses:
+            self._check_statuses()
         columns: dict[str, Any] = {name: _asked_array(name, values) for name, values in self._entities.items()}
         for lookup, found in zip(self._lookups, self._found, strict=True):
             arrays, codes = lookup.arrays(found, self._instant)

@@ -13,7 +13,7 @@ from featurestore.binding import BoundView
 from featurestore.definitions import Projection
 from featurestore.engines import Answer, OfflineEngine
 from featurestore.pit import Corrections
-from featurestore.request import Asked, resolve
+from featurestore.request import Asked, resolve, status_names
 from featurestore.retrieval_report import RetrievalReport
 from featurestore.spine import Spine, read_spine, spine_keys
 from featurestore.statuses import STATUSES
@@ -171,9 +171,11 @@ class RetrievalJob:
         Raises
         ------
         RequestError
-            If a source cannot be read, or a sum does not fit.
+            If a source cannot be read, a sum does not fit, or another column is called like that of a status.
         """
         table = self.spine.table
+        if statuses:  # before anything is computed
+            status_names([name for one in self.asked for name in one.names], table.column_names)
         for one, answer in zip(self.asked, self._answers, strict=True):
             for name, column, codes in zip(one.names, answer.columns, answer.statuses, strict=True):
                 table = table.append_column(name, column)

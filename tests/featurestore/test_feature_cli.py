@@ -263,6 +263,14 @@ def test_local_times_need_a_zone(reading: Path, tmp_path: Path):
     assert "Marz" in run("historical", "demand:trips_1d", "--spine", str(path), "--timezone", "Marz", code=1).stderr
 
 
+def test_statuses_never_give_two_columns_of_one_name(reading: Path):
+    spine = SPINE.replace("select", "select 7 as trips_1h__status,")
+    assert "trips_1h__status" in run("historical", "demand:trips_1h", "--spine", spine).stdout
+    result = run("historical", "demand:trips_1h", "--spine", spine, "--statuses", code=1)
+    assert "two columns would be called 'trips_1h__status'" in result.stderr
+    assert result.stdout == ""
+
+
 @pytest.mark.parametrize("name", ["spine.parquet", "spine.arrow", "spine.feather"])
 def test_binary_spines(reading: Path, tmp_path: Path, name: str):
     import datetime as dt

@@ -360,6 +360,23 @@ def test_a_spine_column_called_like_a_feature_is_refused(lake: FeatureLake) -> N
     assert ask(lake, [LOOKUP], [LOOKUP.on()], spine, full_feature_names=True).to_arrow().num_columns == 6
 
 
+@pytest.mark.parametrize("name", ["tip__status", "Note__Status"])
+def test_a_column_called_like_that_of_a_status_is_refused(lake: FeatureLake, name: str) -> None:
+    job = ask(lake, [LOOKUP], [LOOKUP.on()], SPINE.append_column(name, pa.array([1] * 7)))
+    with pytest.raises(RequestError, match=f"(?i)two columns would be called '{name}'"):
+        job.to_arrow(statuses=True)
+    assert job.to_arrow().column_names[-3:] == [name, "tip", "note"]
+    assert job.statuses().column_names == ["tip", "note"]
+
+
+def test_a_feature_called_like_the_status_of_another_is_refused(lake: FeatureLake) -> None:
+    source = "select zone, seen, tip, note as tip__status from warehouse.facts"
+    view = FeatureView("odd", source, [ZONE], [Feature("tip"), Feature("tip__status")], "seen")
+    job = ask(lake, [view], [view.on()], SPINE)
+    with pytest.raises(RequestError, match="the feature 'tip__status', and the status of 'tip'"):
+        job.to_arrow(statuses=True)
+
+
 def test_keys_are_checked_before_anything_runs(lake: FeatureLake) -> None:
     bound = {"sales": lake.bind(LOOKUP)}
     for column, part in (("zone", "is of type string, the join key is BIGINT"), ("zne", "no column 'zone'")):

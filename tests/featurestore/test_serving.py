@@ -111,6 +111,14 @@ def test_a_role_is_keyed_by_its_own_column(served: OnlineLake):
     }  # fmt: skip
 
 
+def test_a_column_called_like_that_of_a_status_is_refused(served: OnlineLake):
+    answer = served.store.get_online_features("tips", [{"zone": 1, "fare__status": "?"}], at=NOON)
+    assert answer.to_dict()["fare__status"] == ["?"]
+    for shown in (answer.to_dict, answer.to_arrow, answer.result):
+        with pytest.raises(RequestError, match="two columns would be called 'fare__status'"):
+            shown(statuses=True)
+
+
 def test_order_duplicates_and_other_columns_are_kept(served: OnlineLake):
     rows = {"zone": [2, 1, None, 1, 9], "trip": ["a", "b", "c", "b", None], "weight": [1.5, math.inf, -0.0, 2, 3]}
     by_column = served.store.get_online_features("tips", rows, at=NOON)
