@@ -381,10 +381,10 @@ class Session:
         return [file.path for file in kept], [file.path for file in files]
 
     def _stored(self, snapshot: Snapshot, name: TableName) -> tuple[str, TableSchema, Sequence[DataFile]]:
-        if snapshot is self.snapshot and name in self._overlay:
+        self._opened[snapshot.number, name] = (snapshot, name)
+        if snapshot is self.snapshot and name in self._overlay:  # which keeps files of the snapshot
             known = snapshot.entry.tables.get(str(name))
             return known.path if known else f"{name.schema}/{name.name}", *self._overlay[name]
-        self._opened[snapshot.number, name] = (snapshot, name)
         return snapshot.table(name).path, snapshot.schema(name), snapshot.files(name)
 
     def _source_sql(self, snapshot: Snapshot, name: str, comparisons: Sequence[Comparison]) -> str:

@@ -314,6 +314,27 @@ def test_a_damaged_data_file_is_named_by_a_query(promoted: Path, damage: str, at
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_damaged_file_of_a_table_that_another_model_reads_is_named(
+    promoted: Path, damage: str, changed: bool
+) -> None:
+    total = promoted / "sql/warehouse/total.sql"
+    total.write_text(
+        "create table warehouse.total (n decimal(38,2));\ntruncate warehouse.total;\n"
+        "insert into warehouse.total select sum(fare) as n from warehouse.trips;\n"
+    )
+    if not changed:  # trips is not built again, so total reads it as the snapshot has it
+        run("promote")
+        total.write_text(f"{total.read_text()}-- changed\n")
+    path = min(promoted.glob(".penstock/warehouse/trips/*.parquet"), key=lambda file: file.stat().st_mtime)
+    DAMAGES[damage](path)
+    message = run("promote", code=1).stderr
+    assert f"the lake's file warehouse/trips/{path.name} {damage}" in message
+    assert "Restore the file from a copy" in message
+    assert "try_cast" not in message
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
 @pytest.mark.parametrize("table", ["typed/trips", "warehouse/trips"])
 def test_a_damaged_data_file_is_not_the_models_fault(promoted: Path, damage: str, table: str) -> None:
     if table == "typed/trips":  # all of it is read
