@@ -22,7 +22,7 @@ def read_frame(path: Path) -> pa.Table:
     """Return the rows of a file in their order, with exactly their values.
 
     CSV is read by the strict grammar of landing: ``007`` stays text, an empty field is null, times without a zone
-    stay without one.
+    stay without one. A column without a value is of type null, which fits keys and timestamps of any type.
 
     Raises
     ------
@@ -75,7 +75,17 @@ def _csv(path: Path) -> pa.Table:
         own = {name: name.removesuffix("_2") if name.startswith("_") else name for name in columns}
         names = ", ".join(f"{quote(name)} as {quote(as_)}" for name, as_ in own.items())
         # One file, so the place in it is the order of its rows.
-        return lake.sql(f"select {names} from lake.spine order by _offset").to_arrow()
+        return _untyped(lake.sql(f"select {names} from lake.spine order by _offset").to_arrow())
+
+
+def _untyped(table: pa.Table) -> pa.Table:
+    """Return rows of text files with type null for columns that have no value: nothing says what they hold."""
+    import pyarrow as pa
+
+    for place, column in enumerate(table.columns):
+        if column.null_count == len(column):
+            table = table.set_column(place, table.column_names[place], pa.nulls(len(column)))
+    return table
 
 
 def write_frame(table: pa.Table, path: Path) -> None:

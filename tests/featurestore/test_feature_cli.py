@@ -263,6 +263,31 @@ def test_local_times_need_a_zone(reading: Path, tmp_path: Path):
     assert "Marz" in run("historical", "demand:trips_1d", "--spine", str(path), "--timezone", "Marz", code=1).stderr
 
 
+@pytest.mark.parametrize("name", ["spine.csv", "spine.csv.gz"])
+def test_a_spine_of_no_rows(reading: Path, tmp_path: Path, name: str):
+    header = SPINE_CSV.splitlines(keepends=True)[0].encode()
+    (tmp_path / name).write_bytes(gzip.compress(header) if name.endswith("gz") else header)
+    arguments = ("historical", "tips", "--spine", str(tmp_path / name))
+    assert records(*arguments) == objects(*arguments) == []
+    assert "trips_1h__status" in run(*arguments, "--statuses", "--format", "csv").stdout
+    assert "0 spine rows at snapshot" in run(*arguments).stderr
+    for output in ("out.parquet", "out.arrow", "out.csv"):
+        run(*arguments, "-o", str(tmp_path / output))
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+
+
+def test_a_spine_of_no_rows_is_a_training_set(project: Path):
+    (project / "spine.csv").write_text(SPINE_CSV.splitlines()[0])
+    assert "0 rows" in run("historical", "tips", "--spine", "spine.csv", "--save", "none").stdout
+    run("training-set", "reproduce", "none")
+
+
+def test_a_csv_spine_without_a_key_or_instant(reading: Path, tmp_path: Path):
+    (tmp_path / "spine.csv").write_text("zone,event_timestamp\n,\n,\n")
+    rows = objects("historical", "demand:trips_1h", "--spine", str(tmp_path / "spine.csv"))
+    assert [row["trips_1h"] for row in rows] == [0, 0]
+
+
 def test_statuses_never_give_two_columns_of_one_name(reading: Path):
     spine = SPINE.replace("select", "select 7 as trips_1h__status,")
     assert "trips_1h__status" in run("historical", "demand:trips_1h", "--spine", spine).stdout

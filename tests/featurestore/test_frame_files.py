@@ -105,6 +105,14 @@ def test_a_header_without_rows_is_a_spine_without_rows(tmp_path: Path):
     (tmp_path / "spine.csv").write_text("zone,at\n")
     table = read_frame(tmp_path / "spine.csv")
     assert (table.column_names, table.num_rows) == (["zone", "at"], 0)
+    assert table.schema.types == [pa.null(), pa.null()]
+
+
+def test_a_column_without_a_value_has_no_type(tmp_path: Path):
+    (tmp_path / "spine.csv").write_text('zone,at,note\n,2024-01-01,""\n,,\n')
+    table = read_frame(tmp_path / "spine.csv")
+    assert table.schema.types == [pa.null(), pa.date32(), pa.string()]
+    assert table.column("note").to_pylist() == ["", None]
 
 
 @pytest.mark.parametrize(
