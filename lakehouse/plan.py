@@ -15,7 +15,8 @@ from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.entries import ModelEntry
 from lakehouse.errors import ModelError, PenstockError, RequestError, near
 from lakehouse.markup import html_table
-from lakehouse.settings import Settings
+from lakehouse.model_files import check_sql_directory, model_files
+from lakehouse.settings import Paths, Settings
 from lakehouse.sources import read_source
 from lakehouse.types import TableName, plural
 from lakehouse.watermarks import Arrivals, arrivals, changed, watermark
@@ -142,7 +143,11 @@ def make_plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = (
         If a model is wrong: its SQL, its types, its annotations, or a source it reads that has not landed.
     RequestError
         If ``select`` names a table without a model.
+    SettingsError
+        If the settings name a directory of models that is not there.
     """
+    if settings.is_project:
+        check_sql_directory(settings.paths.sql, settings.project / Paths().sql)
     snapshot = catalog.latest()
     if not select and (quick := _nothing_changed(snapshot, settings.paths.sql)) is not None:
         return quick
@@ -197,7 +202,7 @@ def _chosen(models: Models, select: Sequence[str]) -> set[TableName]:
 def _nothing_changed(snapshot: Snapshot, sql: Path) -> Plan | None:
     """Return the plan if no model file and no input changed, found without parsing a model; else None."""
     models = snapshot.entry.models
-    files = [file.read_bytes() for file in sql.glob("warehouse/*.sql") if not file.name.startswith(".")]
+    files = [file.read_bytes() for file in model_files(sql)]
     if sorted(hashlib.sha256(data).hexdigest() for data in files) != sorted(m.sha256 for m in models.values()):
         return None
     steps = []

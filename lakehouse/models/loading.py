@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakehouse.errors import ModelError, near
+from lakehouse.model_files import model_files
 from lakehouse.models.annotations import Annotations, prose, read_annotations
 from lakehouse.models.contract import Contract, make_contract, referenced
 from lakehouse.models.queries import Refused, parse_query, reads, scratch
@@ -137,7 +138,7 @@ def load_models(sql_dir: Path) -> Models:
     ModelError
         For the first file, by name, that is wrong: with file, line and what is supported.
     """
-    files = _files(sql_dir)
+    files = model_files(sql_dir)
     if not files:
         return Models({})
     connection = scratch()
@@ -156,17 +157,6 @@ def load_models(sql_dir: Path) -> Models:
         return _finish(connection, drafts)
     finally:
         connection.close()
-
-
-def _files(sql_dir: Path) -> list[Path]:
-    for path in [*sorted(sql_dir.glob("*.sql")), *sorted(sql_dir.glob("warehouse/*/**/*.sql"))]:
-        if not path.name.startswith("."):
-            file = path.relative_to(sql_dir.parent).as_posix()
-            place = f"{sql_dir.name}/warehouse"
-            raise ModelError(
-                f"models live in {place}/", file=file, hint=f"Move it to {place}/{path.name}, or rename it."
-            )
-    return [path for path in sorted(sql_dir.glob("warehouse/*.sql")) if not path.name.startswith(".")]
 
 
 def _draft(connection: duckdb.DuckDBPyConnection, path: Path, file: str) -> _Draft:
