@@ -18,7 +18,7 @@ from lakehouse.types import TableName
 if TYPE_CHECKING:
     from lakehouse.session import Session
 
-__all__ = ["BoundFeature", "BoundView", "Column", "Windowed", "bind", "source_sql"]
+__all__ = ["BoundFeature", "BoundView", "Column", "Windowed", "bind", "source_columns", "source_sql"]
 
 TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
@@ -184,14 +184,28 @@ def _refuse_unfinished(view: FeatureView) -> None:
         )
 
 
+def source_columns(source: str, session: Session) -> list[Column]:
+    """Return the columns of a view's source as all that read it see them."""
+    # As a subquery, so that nothing but a SELECT is taken and nothing ever run; the newline ends a comment.
+    described = session.describe(f"select * from (\n{source_sql(source)}\n) source")
+    return [Column(name, type_) for name, type_ in described]
+
+
 def _columns(view: FeatureView, session: Session) -> Mapping[str, Column]:
     """Return the source's columns by lower-case name."""
     try:
-        # As a subquery, so that nothing but a SELECT is taken and nothing ever run; the newline ends a comment.
-        described = session.describe(f"select * from (\n{source_sql(view.source)}\n) source")
+        columns = source_columns(view.source, session)
+        # A subquery calls the second i of two i_1; by itself the source still says how it is written.
+        written = [name.lower() for name, _ in session.describe(source_sql(view.source))]
     except PenstockError as error:
         raise DefinitionError(f"the source cannot be read: {error.what}", where=view.where, hint=error.hint) from error
-    return {name.lower(): Column(name, type_) for name, type_ in described}
+    if twice := [name for name in dict.fromkeys(written) if written.count(name) > 1]:
+        raise DefinitionError(
+            f"the source has two columns called {twice[0]!r}",
+            where=view.where,
+            hint="Leave one out or rename it (… as …); a join by USING (…) gives its key once.",
+        )
+    return {column.name.lower(): column for column in columns}
 
 
 def _column(view: FeatureView, name: str, role: str, columns: Mapping[str, Column]) -> Column:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from featurestore import documents
 from featurestore.applied import AppliedView, Definitions, ServiceVersion, explicit, meanings, view_version
-from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_sql
+from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_columns
 from featurestore.definitions import Entity, FeatureService, FeatureView
 from featurestore.differences import (
     DefinitionPlan,
@@ -101,7 +101,7 @@ def _same(view: AppliedView, session: Session) -> BoundView:
     """Return a view's binding if the columns that it stands on still are what they were: then it is what it was."""
     bound, number, where = view.bound, session.snapshot.number, view.definition.where
     try:
-        columns = {name.lower(): type_ for name, type_ in session.describe(source_sql(view.definition.source))}
+        columns = {column.name.lower(): column.type for column in source_columns(view.definition.source, session)}
     except PenstockError as error:
         raise RequestError(
             f"its source cannot be read at snapshot {number}: {error.what}",

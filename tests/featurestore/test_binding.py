@@ -239,9 +239,24 @@ def test_sources_that_cannot_be_read(session, source, facts, tmp_path, monkeypat
     assert tables == []
 
 
-def test_columns_that_a_select_names_twice_are_told_apart(session):
-    bound = bind(over("a_price, a_bigint as a_price, a_varchar"), session)
-    assert bound.features[0] == BoundFeature("a_price", "DECIMAL(10,2)")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "a_price, a_bigint as a_price, a_varchar",
+        "a_price, a_bigint as A_Price, a_varchar",
+        "a_price, a_varchar, a_price, a_price",
+        "a_price, a_varchar, 1 as other, 2 as other",  # it may be meant tomorrow
+    ],
+)
+def test_a_source_names_a_column_once(session, sql):
+    name = "other" if "other" in sql else "a_price"
+    refused(over(sql), session, f"the source has two columns called {name!r}", "rename it")
+
+
+def test_a_join_names_its_key_once_with_using(session):
+    facts = "warehouse.facts"
+    refused(a_view(source=f"select * from {facts} a join {facts} b on a.Zone = b.Zone"), session, "two columns called")
+    bind(a_view(source=f"select * from {facts} join (select Zone, 1 as one from {facts}) b using (Zone)"), session)
 
 
 # -- columns --------------------------------------------------------------------------------------------------------
