@@ -324,7 +324,10 @@ class _Planner:
         where = f"feature service {service.name!r}"
         try:
             bound = {name: view.bound for name, view in self._views.items()}
-            resolve(service.projections, bound)
+            asked = resolve(service.projections, bound)
+            # Whoever asks brings the keys as columns of the same answer.
+            keys = dict.fromkeys(key for one in asked for key in one.keys)
+            resolve(service.projections, bound, taken=keys)
             taken = explicit(service.projections, bound)
         except (RequestError, DefinitionError) as error:
             what = f"{error.where}: {error.what}" if error.where else error.what

@@ -386,6 +386,9 @@ def test_sources_may_use_ctes_and_pure_functions(lake: DefinitionLake):
         (["demand:trips_2h"], ["no feature 'trips_2h'", "feature view 'demand'"]),
         ([LAST, "demand:fare_1d", LAST[["fare"]]], ["two columns would be called 'fare'", "view.on(prefix=…)"]),
         ([LAST, Projection("last_trip", ["fare"], {"zona": "x"}, "p")], ["no join key 'zona'"]),
+        # Its rows would have to bring a column that is called like a feature: nobody could ever ask for it.
+        ([LAST, DEMAND.on(zone="Fare", prefix="w")], ["two columns would be called 'fare'", "last_trip:fare"]),
+        ([LAST.on(zone="w__trips_1h"), DEMAND.on(prefix="w")], ["two columns would be called 'w__trips_1h'"]),
     ],
 )
 def test_wrong_services_are_refused(lake: DefinitionLake, features, words):
@@ -393,6 +396,11 @@ def test_wrong_services_are_refused(lake: DefinitionLake, features, words):
     assert message.startswith("feature service 'tips'")
     for word in words:
         assert word in message
+
+
+def test_a_key_called_like_a_feature_takes_a_prefix(lake: DefinitionLake):
+    lake.apply([FeatureService("tips", [LAST.on(prefix="last"), DEMAND.on(zone="fare")])])
+    assert lake.definitions.service("tips").version == 2
 
 
 @pytest.mark.parametrize(
