@@ -21,6 +21,7 @@ from lakehouse.entries import FORMAT, Entry, ModelEntry, SourceEntry, TableEntry
 from lakehouse.errors import (
     CatalogDamagedError,
     ConflictError,
+    ForeignCommitError,
     RequestError,
     UnknownSnapshotError,
     UnknownTableError,
@@ -33,7 +34,9 @@ from lakehouse.types import AsOf, Clock, TableName, new_ulid, parse_instant, utc
 __all__ = ["Catalog", "Change", "Snapshot", "TableChange", "files_sha256"]
 
 _ATTEMPTS = 20
-_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
+_TAG_BEGINS = re.compile(r"[A-Za-z]")
+_NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_.-]")
+_TAG_LENGTH = 200  # file systems end at 255 bytes
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -335,12 +338,11 @@ class Catalog:
         Raises
         ------
         RequestError
-            If the name looks like a number or a time, or names another snapshot already.
+            If the name is none for a tag, or names another snapshot already.
         """
-        if not _TAG.match(name):
+        if (refused := _not_a_tag(name)) is not None:
             raise RequestError(
-                f"{name!r} cannot be a tag: it must not look like a number or a time",
-                hint="Begin with a letter; letters, digits, - _ . may follow.",
+                refused, hint="A tag begins with a letter of A to Z or a to z; letters, digits, - _ . may follow."
             )
         self.latest()  # writing stops where the newest entry is damaged
         self._check_objects(self.snapshot(number).entry)
@@ -497,16 +499,20 @@ class Catalog:
             kept = tuple(file for file in base.files(name) if file.path not in change.remove)
         files = tuple(sorted({file.path: file for file in (*kept, *change.add)}.values(), key=lambda file: file.path))
         path = known.path if known else f"{name.schema}/{name.name}"
-        version = delta.commit(
-            self.storage,
-            path,
-            change.schema,
-            mapped=known.version if known else None,
-            files=files,
-            info=info,
-            now=self.clock(),
-            supersede_foreign=change.supersede_foreign,
-        )
+        try:
+            version = delta.commit(
+                self.storage,
+                path,
+                change.schema,
+                mapped=known.version if known else None,
+                files=files,
+                info=info,
+                now=self.clock(),
+                supersede_foreign=change.supersede_foreign,
+            )
+        except ForeignCommitError as error:
+            error.hint = _undoing(base, name)
+            raise
         return TableEntry(
             path=path,
             version=version,
@@ -545,3 +551,32 @@ def files_sha256(files: Iterable[DataFile]) -> str:
     """Return the hash that identifies a table's content: over the paths and sizes of its files, in path order."""
     text = "".join(f"{file.path}\0{file.size}\n" for file in sorted(files, key=lambda file: file.path))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _not_a_tag(name: str) -> str | None:
+    """Return why a text is no tag, None if it is one."""
+    if not name:
+        return "a tag needs a name"
+    if name[0].isdigit():
+        return f"{name!r} cannot be a tag: it must not look like a number or a time"
+    if strange := _NOT_IN_TAG.search(name):
+        return f"{strange[0]!r} cannot be in a tag"
+    if not _TAG_BEGINS.match(name):
+        return f"{name!r} cannot be a tag: it must begin with a letter"
+    if len(name) > _TAG_LENGTH:
+        return f"a tag has at most {_TAG_LENGTH} characters, and this one has {len(name)}"
+    return None
+
+
+def _undoing(base: Snapshot, name: TableName) -> str:
+    """Return how to undo what somebody else did to a table."""
+    known = base.entry.tables.get(str(name))
+    if known is None:
+        return "A Delta table of somebody else's lies where this one belongs: move it away."
+    if name.schema in ("warehouse", "quarantine"):
+        command = f"penstock rollback {base.number} --table warehouse.{name.name}"
+        return f"Undo it with: {command} (their version stays in the Delta log)."
+    return (
+        f"Undo it by moving the files of {known.path}/_delta_log from version {known.version + 1} on away; "
+        "only tables of warehouse can be rolled back alone."
+    )

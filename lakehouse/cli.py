@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -140,6 +140,11 @@ def _land(lake: Lake, source: str | None, files: Sequence[str], form: str, *, ve
             click.echo("\n".join(rendering.land_text(report, verbose=verbose)))
 
 
+_SOURCE_COLUMNS = (
+    "source", "files", "visible", "records", "malformed", "columns", "timezone", "on_change", "last_load",
+)  # fmt: skip
+
+
 @command("sources", example="penstock sources")
 @_AS_OF
 def _sources(lake: Lake, as_of: str | None, form: str) -> None:
@@ -158,7 +163,8 @@ def _sources(lake: Lake, as_of: str | None, form: str) -> None:
         }
         for source in lake.sources(as_of=as_of)
     ]
-    rendering.print_rows(rows, form, empty="No sources yet. Land something: penstock land SOURCE FILES…")
+    empty = "No sources yet. Land something: penstock land SOURCE FILES…"
+    rendering.print_rows(rows, form, empty=empty, columns=_SOURCE_COLUMNS)
 
 
 @command("schema", example="penstock schema yellow_trips")
@@ -188,7 +194,7 @@ def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
     if form == "table":
         click.echo("\n".join(rendering.plan_text(plan, lake.settings.paths.sql)))
         return
-    rendering.print_rows(rendering.plan_rows(plan), form)
+    rendering.print_rows(rendering.plan_rows(plan), form, columns=rendering.PLAN_COLUMNS)
 
 
 @command("promote", example="penstock promote")
@@ -204,7 +210,9 @@ def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
         if form == "json":
             rendering.print_json(document)
         else:
-            rendering.print_rows(document["tables"], form)
+            from lakehouse.promotion import TableReport
+
+            rendering.print_rows(document["tables"], form, columns=[field.name for field in fields(TableReport)])
 
 
 @command("quarantine", example="penstock quarantine trips")
@@ -222,7 +230,8 @@ def _quarantine(lake: Lake, table: str, *, run: str | None, shown: int, as_of: s
         {"column": g.column, "rule": g.rule, "state": g.state, "rows": g.rows, "example": g.example}
         for g in report.groups
     ]
-    rendering.print_rows(rows, form, empty=f"No row of {report.table} is in quarantine.")
+    empty = f"No row of {report.table} is in quarantine."
+    rendering.print_rows(rows, form, empty=empty, columns=("column", "rule", "state", "rows", "example"))
 
 
 _ZONE_HELP = (
@@ -284,7 +293,9 @@ def _open_prompt(lake: Lake, as_of: str | None, timezone: str | None, limit: int
 @_AS_OF
 def _tables(lake: Lake, as_of: str | None, form: str) -> None:
     """List the tables and typed views."""
-    rendering.print_rows([_without_version(t) for t in lake.tables(as_of=as_of)], form, empty="No tables yet.")
+    rows = [_without_version(t) for t in lake.tables(as_of=as_of)]
+    columns = ("name", "kind", "rows", "files", "bytes", "columns")
+    rendering.print_rows(rows, form, empty="No tables yet.", columns=columns)
 
 
 @command("history", example="penstock history trips")
@@ -326,9 +337,11 @@ def _snapshots(lake: Lake, form: str) -> None:
 @_YES
 def _tag(lake: Lake, name: str | None, as_of: str | None, form: str, *, delete: bool, yes: bool) -> None:
     """Name the snapshot AS_OF (the newest by default) for ever; without NAME, list the tags."""
+    if name is None and delete:
+        raise click.UsageError("Name the tag to delete: penstock tag --delete NAME.")
     if name is None:
         rows = [{"tag": tag, "snapshot": number} for tag, number in sorted(lake.tags().items())]
-        rendering.print_rows(rows, form, empty="No tags yet.")
+        rendering.print_rows(rows, form, empty="No tags yet.", columns=("tag", "snapshot"))
     elif delete:
         _refuse_protected(lake, yes=yes)
         lake.delete_tag(name)

@@ -478,5 +478,4 @@ def _refuse_foreign(storage: Storage, table_path: str, table: DeltaTable, mapped
             raise ForeignCommitError(
                 f"somebody else changed this table: Delta version {version} was not written by Penstock",
                 where=table_path,
-                hint="Undo it with: penstock rollback --table TABLE N (their version stays in the Delta log).",
             )

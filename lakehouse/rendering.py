@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from lakehouse.landing import Progress
     from lakehouse.promotion import Plan, PromotionReport
 
-__all__ = ["land_text", "plan_rows", "plan_text", "print_json", "print_rows", "progress_bar", "promotion_text"]
+__all__ = [
+    "PLAN_COLUMNS",
+    "land_text",
+    "plan_rows",
+    "plan_text",
+    "print_json",
+    "print_rows",
+    "progress_bar",
+    "promotion_text",
+]
 
 _MANY_FILES = 12
 Row = Mapping[str, Any]
@@ -32,20 +41,42 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.format(encoder.encode(value), indent=2))
 
 
-def print_rows(rows: Sequence[Row], form: str, *, empty: str = "nothing") -> None:
-    """Print rows of the same keys as an aligned table, an array of JSON objects, or CSV with a header."""
+def print_rows(rows: Sequence[Row], form: str, *, empty: str = "nothing", columns: Sequence[str] = ()) -> None:
+    """Print rows of the same keys as an aligned table, an array of JSON objects, or CSV with a header.
+
+    Parameters
+    ----------
+    empty
+        What a table says where there are no rows.
+    columns
+        The keys, for the header of a CSV without rows.
+    """
     if form == "json":
         print_json(list(rows))
     elif form == "csv":
-        if rows:
-            writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        _print_csv(rows, list(rows[0]) if rows else columns)
     elif not rows:
         click.echo(empty)
     else:
         for line in _table(rows):
             click.echo(line)
+
+
+def _print_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Print rows as CSV; lists and objects are JSON there, as in the result of a query."""
+    if not columns:
+        return
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _csv_value(value) for name, value in row.items()})
+
+
+def _csv_value(value: Any) -> Any:
+    import msgspec
+
+    nested = isinstance(value, list | tuple | dict)
+    return msgspec.json.encode(value).decode() if nested else value
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -145,6 +176,9 @@ def plan_text(plan: Plan, sql: Path) -> list[str]:
         lines += [f"  {text}{breaking}" for text in step.schema_changes]
         lines += [f"  warning: {text}" for text in step.warnings]
     return lines + [f"{table}: its model is gone; the table stays as it is" for table in plan.removed]
+
+
+PLAN_COLUMNS = ("kind", "name", "action", "reason", "rows_to_read", "changes", "breaking", "warnings")
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:

@@ -252,7 +252,7 @@ class Session:
             return _Prepared(query, select=False, own=True), False
         names = [self._lake_name(use, statement) for use in statement.uses]
         changed = [self._point(use, name, statement) for use, name in zip(statement.uses, names, strict=True)]
-        text = statement.render(self.connection.cursor()) if any(changed) else query
+        text = statement.render(self.connection.cursor()) if any(changed) or statement.rewritten else query
         own = not any(use.at for use in statement.uses)
         # Tables of the lake stay what they are; the user's own come and go, and so do tags.
         return _Prepared(text, select=True, own=own), own and None not in names

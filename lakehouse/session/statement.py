@@ -33,6 +33,19 @@ _COMPARISONS: dict[str, tuple[Operator, Operator]] = {  # the operator, and the 
 }
 _NULL_TESTS: dict[str, Operator] = {"OPERATOR_IS_NULL": "is null", "OPERATOR_IS_NOT_NULL": "is not null"}
 _PLAIN_JOINS = frozenset({"INNER", "LEFT", "RIGHT", "FULL", "OUTER", "SEMI", "ANTI"})
+# DuckDB's own SHOW TABLES looks into the current schema only, and none of the lake's tables is there.
+_SHOW_TABLES = """
+from (
+  select case when schema_name = 'main' then found else schema_name || '.' || found end as name
+  from (
+    select database_name, schema_name, view_name as found from duckdb_views() where not internal
+    union all
+    select database_name, schema_name, table_name from duckdb_tables() where not internal
+  )
+  where database_name in (current_database(), 'temp') and not contains(schema_name, '@')
+  order by name
+)
+"""
 _CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
 
 
@@ -87,12 +100,15 @@ class Statement:
     ----------
     lists_tables
         Whether it looks at the list of tables itself (SHOW, ``information_schema``).
+    rewritten
+        Whether the tree is no longer what the user wrote, though it means the same.
     """
 
     tree: Node
     uses: list[TableUse]
     ctes: frozenset[str]
     lists_tables: bool
+    rewritten: bool = False
 
     def rename_columns(self, old: Sequence[str], new: Sequence[str]) -> None:
         """Follow a renamed table in the columns that are qualified with its schema."""
@@ -139,8 +155,11 @@ def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Statement | None
     uses: list[TableUse] = []
     by_node: dict[int, TableUse] = {}
     ctes: set[str] = set()
-    lists_tables = False
+    lists_tables = rewritten = False
     for node in _walk(tree):
+        if node.get("type") == "SHOW_REF" and node.get("table_name") == '"tables"':
+            node.update(_from_table(connection, _SHOW_TABLES) | {"alias": node.get("alias", "")})
+            rewritten = True
         match node.get("type"):
             case "BASE_TABLE":
                 use = TableUse(node, tuple(node["qualified_name"]["path"]), _at(node))
@@ -156,7 +175,13 @@ def parse(connection: duckdb.DuckDBPyConnection, query: str) -> Statement | None
         if node.get("type") == "SELECT_NODE":
             for table, found in _own_comparisons(node):
                 by_node[id(table)].comparisons.extend(found)
-    return Statement(tree, uses, frozenset(ctes), lists_tables)
+    return Statement(tree, uses, frozenset(ctes), lists_tables, rewritten)
+
+
+def _from_table(connection: duckdb.DuckDBPyConnection, query: str) -> Node:
+    """Return the tree of what a query has in its FROM."""
+    tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
+    return cast(Node, tree["statements"][0]["node"]["from_table"])
 
 
 def _walk(value: Any) -> Iterator[Node]:

@@ -298,10 +298,34 @@ def test_somebody_elses_commit_is_never_undone_silently(catalog):
     address = catalog.storage.address("warehouse/t")
     write_deltalake(address, pa.table({"a": pa.array([99], pa.int64())}), mode="append")
     assert paths(catalog.latest()) == ["1"]
-    with pytest.raises(ForeignCommitError, match="Delta version"):
+    with pytest.raises(ForeignCommitError, match="Delta version") as caught:
         add(catalog, "2")
+    assert "penstock rollback 1 --table warehouse.t (" in caught.value.hint
     assert paths(catalog.roll_back(one, table=T)) == ["1"]
     assert paths(add(catalog, "3")) == ["1", "3"]
+
+
+@pytest.mark.parametrize("name", ["raw.s", "warehouse.new"])
+def test_the_way_on_after_somebody_elses_commit_is_one_that_works(catalog, name):
+    from deltalake import write_deltalake
+
+    table = TableName.parse(name)
+    folder = Path(catalog.storage.path(f"{table.schema}/{table.name}"))
+    if table.schema == "raw":
+        add(catalog, "1", table=table)
+    write_deltalake(str(folder), pa.table({"a": pa.array([99], pa.int64())}), mode="append")
+    with pytest.raises(ForeignCommitError) as caught:
+        add(catalog, "2", table=table)
+    if table.schema == "raw":
+        first = catalog.latest().entry.tables[name].version + 1
+        assert f"moving the files of raw/s/_delta_log from version {first} on away" in caught.value.hint
+        for file in folder.glob("_delta_log/*.json"):
+            if int(file.stem) >= first:
+                file.unlink()
+    else:
+        assert "move it away" in caught.value.hint
+        shutil.rmtree(folder)
+    assert paths(add(catalog, "3", table=table), table)[-1] == "3"
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------------

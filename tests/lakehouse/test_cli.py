@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from lakehouse import Lake
 from lakehouse.cli import cli
 
 
@@ -238,3 +239,76 @@ def test_a_protected_lake_asks_for_yes(project: Path) -> None:
     assert "add --yes" in run("tag", "one", "--delete", code=1).stderr
     run("tag", "one", "--delete", "--yes")
     assert "2" in run("rollback", "0", "--yes").stdout
+
+
+def test_deleting_no_tag_is_a_wrong_command(project: Path) -> None:
+    run("land")
+    run("tag", "one")
+    assert "Name the tag" in run("tag", "--delete", code=2).stderr
+    assert run("tag", "--format", "csv").stdout == "tag,snapshot\none,1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a b", "' ' cannot be in a tag"),
+        ("é", "'é' cannot be in a tag"),
+        ("release/1", "'/' cannot be in a tag"),
+        ("", "a tag needs a name"),
+        ("-", "'-' cannot be a tag: it must begin with a letter"),
+        ("_x", "'_x' cannot be a tag: it must begin with a letter"),
+        ("2020-01-01", "it must not look like a number or a time"),
+        ("a" * 300, "a tag has at most 200 characters, and this one has 300"),
+    ],
+)
+def test_why_a_name_cannot_be_a_tag(project: Path, name: str, reason: str) -> None:
+    run("land")
+    message = run("tag", "--", name, code=1).stderr
+    assert reason in message
+    assert "A to Z" in message
+    assert run("tag", "a" * 200).stdout
+    assert f"there is no tag {'a' * 300!r}" in run("sql", "select 1", "--as-of", "a" * 300, code=1).stderr
+
+
+def test_a_list_without_rows_has_its_header_in_csv(project: Path) -> None:
+    Lake(project).catalog.create()
+    for arguments, header in (
+        (["tag"], "tag,snapshot"),
+        (["sources"], "source,files,visible,records,malformed,columns,timezone,on_change,last_load"),
+        (["tables"], "name,kind,rows,files,bytes,columns"),
+        (["plan"], "kind,name,action,reason,rows_to_read,changes,breaking,warnings"),
+        (["promote"], "table,mode,reason,read,"),
+    ):
+        lines = run(*arguments, "--format", "csv").stdout.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith(header)
+
+
+def test_csv_has_no_spelling_of_pythons(project: Path) -> None:
+    model = project / "sql/warehouse/t.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text(
+        "-- @max_quarantine 100%\ncreate table warehouse.t (a bigint check (a < 2));\ntruncate warehouse.t;\n"
+        "insert into warehouse.t select id as a from lake.trips;\n"
+    )
+    run("land")
+    run("plan", "--format", "csv")
+    text = run("promote", "--format", "csv").stdout
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert json.loads(row["read"]) == ["lake.trips"]
+    assert json.loads(row["by_reason"]) == {"a: check (a < 2)": 1}
+    (group,) = csv.DictReader(io.StringIO(run("quarantine", "t", "--format", "csv").stdout))
+    assert group["rows"] == "1"
+
+
+@pytest.mark.parametrize("query", ["show tables", "SHOW TABLES;", "from (show tables) order by name"])
+def test_show_tables_lists_the_lake(project: Path, query: str) -> None:
+    run("land")
+    lake = Lake(project)
+    lake.sql("select * from lake.trips at (version => 1)").fetchall()
+    assert lake.sql(query).fetchall() == [
+        ("lake.trips",), ("raw.trips",), ("system.snapshots",), ("system.tables",), ("typed.trips",)
+    ]  # fmt: skip
+    lake.sql("create temp table mine as select 1 as a")
+    assert ("mine",) in lake.sql(query).fetchall()
+    assert "lake.trips" in run("sql", query).stdout
