@@ -1,6 +1,6 @@
 """Online answers of plain views: which row of an entity's packed value answers at an instant, one by one or in bulk.
 
-Both ways follow the same rules: `PlainLookup.answers` in Python, `PlainLookup.arrays` vectorised.
+Both ways follow the same rules: `PlainLookup.answer` in Python, `PlainLookup.arrays` vectorised.
 """
 
 from __future__ import annotations
@@ -56,25 +56,19 @@ class PlainLookup:
         """Return the packed values, untouched. See `featurestore.response.Lookup`."""
         if len(keys) == 1:  # the usual request of a server
             return [None if keys[0] is None else reader.get(self._view, keys[0])]
-        if len(keys) == 1 and keys[0] is not None:  # the usual request of a server
-            return (reader.get(self._view, keys[0]),)
         return reader.get_many(self._view, keys)
 
-    def answers(self, found: Sequence[Buffer | None], instant: int) -> list[Answer]:
-        """Return the answer of each entity. See `featurestore.response.Lookup`."""
-        answers = []
-        decode, latest = self._decode, self._latest
-        for packed in found:
-            chosen = None if packed is None else only_row(packed) or _row_at(packed, instant)
-            if packed is None or chosen is None or chosen[0] > instant:
-                answers.append(self._not_found)
-                continue
-            row = decode(packed, chosen[1], chosen[2])
-            if latest is None:
-                answers.append((row, PRESENT))
-            else:
-                answers.append(self._expired if instant - row[0] > latest else (row[1:], PRESENT))
-        return answers
+    def answer(self, packed: Buffer | None, instant: int) -> Answer:
+        """Return the answer of one entity. See `featurestore.response.Lookup`."""
+        if packed is None:
+            return self._not_found
+        chosen = only_row(packed) or _row_at(packed, instant)
+        if chosen is None or chosen[0] > instant:
+            return self._not_found
+        row = self._decode(packed, chosen[1], chosen[2])
+        if self._latest is None:
+            return row, PRESENT
+        return self._expired if instant - row[0] > self._latest else (row[1:], PRESENT)
 
     def arrays(self, found: Sequence[Buffer | None], instant: int) -> tuple[list[pa.Array], NDArray[np.uint8]]:
         """Return the features as Arrow arrays. See `featurestore.response.Lookup`."""

@@ -98,8 +98,8 @@ class Lookup(Protocol):
         """Return what is stored of the entities with these keys, as far as an answer at an instant (µs) needs it."""
         ...
 
-    def answers(self, found: Found, instant: int) -> Sequence[Answer]:
-        """Return the answer of each entity."""
+    def answer(self, found: Any, instant: int) -> Answer:
+        """Return the answer of one entity, from what was read of it."""
         ...
 
     def arrays(self, found: Found, instant: int) -> tuple[list[pa.Array], Sequence[int] | NDArray[np.uint8]]:
@@ -157,7 +157,7 @@ class OnlineFeatures:
         """Return the answers of each lookup; decoded once."""
         if self._decoded is None:
             instant, pairs = self._instant, zip(self._lookups, self._found, strict=True)
-            self._decoded = [lookup.answers(found, instant) for lookup, found in pairs]
+            self._decoded = [[lookup.answer(one, instant) for one in found] for lookup, found in pairs]
         return self._decoded
 
     def _columns(self) -> Iterator[tuple[str, list[Any], list[int]]]:
@@ -187,8 +187,9 @@ class OnlineFeatures:
         if statuses:
             self._check_statuses()
         if self._rows == 1 and not statuses:  # the usual request of a server
-            for lookup, [(row, _)] in zip(self._lookups, self._answers(), strict=True):
-                for name, value in zip(lookup.names, row, strict=True):
+            for lookup, [one] in zip(self._lookups, self._found, strict=True):
+                row = lookup.answer(one, self._instant)[0]
+                for name, value in zip(lookup.names, row):  # noqa: B905 - checking costs as much as a read
                     columns[name] = [value]
             return columns
         for name, values, codes in self._columns():

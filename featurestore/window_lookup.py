@@ -69,8 +69,8 @@ class WindowLookup:
         found = reader.get_many(self._view, keys)
         return [self._not_found if packed is None else self._answer(packed, instant) for packed in found]
 
-    def answers(self, found: Sequence[Answer], instant: int) -> Sequence[Answer]:  # noqa: ARG002 - `read` knew it
-        """Return the answer of each entity. See `featurestore.response.Lookup`."""
+    def answer(self, found: Answer, instant: int) -> Answer:  # noqa: ARG002 - `read` knew it
+        """Return the answer of one entity. See `featurestore.response.Lookup`."""
         return found
 
     def arrays(self, found: Sequence[Answer], instant: int) -> tuple[list[pa.Array], list[int]]:  # noqa: ARG002

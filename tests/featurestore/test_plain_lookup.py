@@ -76,7 +76,7 @@ def test_bulk_is_the_same_as_one_by_one(
     values = iter(packed([stamps for stamps in entities if stamps is not None]))
     found = [None if stamps is None else next(values) for stamps in entities]
     one = lookup(bound(ttl), *names[:asked])
-    answers = one.answers(found, instant)
+    answers = [one.answer(each, instant) for each in found]
     arrays, codes = one.arrays(found, instant)
     assert [code for _, code in answers] == list(codes)
     assert [list(row) for row, _ in answers] == [
@@ -91,7 +91,7 @@ def test_bulk_is_the_same_as_one_by_one(
 def test_extreme_instants_do_not_wrap(instant: int):
     one = lookup(bound(ttl=2**62))
     found = packed([[-(2**63) + 5], [2**63 - 1], [0]])
-    answers = one.answers(found, instant)
+    answers = [one.answer(each, instant) for each in found]
     arrays, codes = one.arrays(found, instant)
     assert [code for _, code in answers] == list(codes)
     assert [row[0] for row, _ in answers] == arrays[0].to_pylist()
@@ -105,10 +105,10 @@ def test_a_time_that_python_has_not_is_given_as_arrow():
     found = pack_sections([(np.array([0, 1]), np.array([0]), rows)]).to_pylist()
     one = lookup(bound())
     with pytest.raises(RequestError, match="years 1 to 9999"):
-        one.answers(found, 1)
+        [one.answer(each, 1) for each in found]
     assert one.arrays(found, 1)[0][3].cast(pa.int64()).to_pylist() == [far]
     # Whoever doesn't ask for it isn't told either.
-    assert lookup(bound(), "v").answers(found, 1) == [(("a",), PRESENT)]
+    assert [lookup(bound(), "v").answer(each, 1) for each in found] == [(("a",), PRESENT)]
 
 
 @pytest.mark.parametrize("bulk", [False, True])
@@ -117,4 +117,4 @@ def test_damage_is_noticed(bulk: bool):
     one = lookup(bound())
     for found in (whole[:-1], whole + b"\0", b"\2" + whole[1:], b""):
         with pytest.raises(CatalogDamagedError):
-            one.arrays([found], 5) if bulk else one.answers([found], 5)
+            one.arrays([found], 5) if bulk else one.answer(found, 5)
