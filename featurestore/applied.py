@@ -195,6 +195,16 @@ class Definitions:
         single = isinstance(features, str | FeatureView | Projection)
         return self._explicit([features] if single else features)
 
+    def changed_views(self, service: ServiceVersion) -> tuple[str, ...]:
+        """Return the views that are gone, or don't mean any more what they meant to a version of a service."""
+        taken = _taken(service.projections)
+        return tuple(view for view, meaning in service.meanings.items() if self._meaning(view, taken[view]) != meaning)
+
+    def _meaning(self, name: str, features: Collection[str]) -> str | None:
+        view = self.views.get(name)
+        known = view is not None and set(features) <= set(view.bound.feature_names)
+        return view.meaning(features) if view is not None and known else None
+
     def service_of(self, features: object) -> ServiceVersion | None:
         """Return the version of a service that is asked for, or None where features are asked for one by one.
 
@@ -241,18 +251,15 @@ class Definitions:
 
     def _pinned(self, service: ServiceVersion) -> tuple[Projection, ...]:
         """Return a service's projections, if they mean what they meant when that version was applied."""
-        taken = _taken(service.projections)
-        for view, meaning in service.meanings.items():
-            applied = self.views.get(view)
-            known = applied is not None and set(taken[view]) <= set(applied.bound.feature_names)
-            if applied is None or not known or applied.meaning(taken[view]) != meaning:
-                newest = self.services[service.name][-1] if service.name in self.services else service
-                hint = f"Ask for {newest.ref}, or" if newest.version != service.version else "Ask"
-                raise RequestError(
-                    f"{service.ref} cannot be answered: feature view {view!r} "
-                    f"{'is gone' if applied is None else 'does not mean what it meant then'}",
-                    hint=f"{hint} as of a snapshot from before that change (as_of=…; penstock snapshots lists them).",
-                )
+        for view in self.changed_views(service):
+            newest = self.services[service.name][-1] if service.name in self.services else service
+            hint = f"Ask for {newest.ref}, or" if newest.version != service.version else "Ask"
+            raise RequestError(
+                f"{service.ref} cannot be answered: feature view {view!r} "
+                f"{'does not mean what it meant then' if view in self.views else 'is gone'}",
+                hint=f"{hint} as of a snapshot from before that change (--as-of, in Python as_of=; penstock snapshots "
+                "lists them).",
+            )
         return service.projections
 
     def _list_hint(self, features: Sequence[Any]) -> str | None:

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 Users = Callable[[str], Sequence[str]]
-"""Returns what else uses a feature view, in words: saved training sets, the current generation."""
+"""Returns what else a feature view is used by, in words: saved training sets, the current generation."""
 
 
 def _nobody(_view: str) -> Sequence[str]:
@@ -135,6 +135,7 @@ def plan_definitions(
     *,
     prune: bool = False,
     users: Users = _nobody,
+    holders: Users = _nobody,
 ) -> DefinitionPlan:
     """Return what `apply_definitions` would change, with all that follows from it.
 
@@ -145,7 +146,10 @@ def plan_definitions(
     prune
         Remove what is not among them; without it that is kept.
     users
-        Tells what else uses a view: a view in use is not removed.
+        Tells what was made of a view, or with it: the plan names it where the view changes or goes.
+    holders
+        Tells what needs a view to be applied: until then it is not removed. (A saved training set does not: it has
+        the definitions of its snapshot.)
 
     Raises
     ------
@@ -157,7 +161,7 @@ def plan_definitions(
     ModelError
         If a model of ``sql/`` is wrong.
     """
-    return _planned(snapshot, settings, objects, prune=prune, users=users)[0]
+    return _planned(snapshot, settings, objects, prune=prune, users=users, holders=holders)[0]
 
 
 def apply_definitions(
@@ -167,6 +171,7 @@ def apply_definitions(
     *,
     prune: bool = False,
     users: Users = _nobody,
+    holders: Users = _nobody,
 ) -> DefinitionPlan:
     """Publish definitions as one new snapshot, and return what changed; if nothing does, nothing is published.
 
@@ -178,7 +183,7 @@ def apply_definitions(
         If another process applied meanwhile.
     """
     snapshot = catalog.latest()
-    plan, document = _planned(snapshot, settings, objects, prune=prune, users=users)
+    plan, document = _planned(snapshot, settings, objects, prune=prune, users=users, holders=holders)
     if plan.empty:
         return plan
     executions = Executions(catalog.storage, catalog.clock)
@@ -196,7 +201,7 @@ def apply_definitions(
 
 
 def _planned(
-    snapshot: Snapshot, settings: Settings, objects: Sequence[object], *, prune: bool, users: Users
+    snapshot: Snapshot, settings: Settings, objects: Sequence[object], *, prune: bool, users: Users, holders: Users
 ) -> tuple[DefinitionPlan, bytes]:
     """Return the plan, and the document that it would publish."""
     old = read_definitions(snapshot)
@@ -207,8 +212,8 @@ def _planned(
         documents.checked(definition)
     with _Planner(snapshot, settings, old, given, prune=prune) as planner:
         new = planner.definitions()
-        _refuse_removal(old, new, users)
-        consequences = _consequences(old, new, users)
+        _refuse_removal(old, new, holders)
+        consequences = [*_consequences(old, new, users), *_lost_versions(old, new, snapshot.number)]
         plan = DefinitionPlan(
             snapshot.number, tuple(_differences(old, new, given)), tuple(consequences), tuple(planner.notes())
         )
@@ -361,24 +366,36 @@ def _differences(old: Definitions, new: Definitions, given: Given) -> Iterable[D
         yield service_difference(before, after, name=name, kept=name not in given.services)
 
 
-def _refuse_removal(old: Definitions, new: Definitions, users: Users) -> None:
-    """Refuse to remove a view that a service or something else uses, naming all of them."""
+def _refuse_removal(old: Definitions, new: Definitions, holders: Users) -> None:
+    """Refuse to remove a view that something needs, naming all of that and the way out."""
     for name in sorted(old.views.keys() - new.views.keys()):
-        used = [f"feature service {s[-1].ref}" for s in new.services.values() if name in s[-1].meanings]
-        used += users(name)
-        if used:
-            raise RequestError(
-                f"it cannot be removed: {', '.join(used)} use{'s' if len(used) == 1 else ''} it",
-                where=f"feature view {name!r}",
-                hint="Keep it in features.py, or remove what uses it first.",
-            )
+        services = [f"feature service {s[-1].ref}" for s in new.services.values() if name in s[-1].meanings]
+        # Without any online view there is no materialization that could let go of it.
+        others = list(holders(name)) if any(view.definition.online for view in old.views.values()) else []
+        used = services + others
+        if not used:
+            continue
+        steps = [f"take it out of {', '.join(services)}"] if services else []
+        if others:
+            steps += ["penstock materialize"]
+            if old.views[name].definition.online:
+                steps = ["set online=False for it", "penstock apply", *steps]
+        raise RequestError(
+            f"it cannot be removed: {', '.join(used)} use{'s' if len(used) == 1 else ''} it",
+            where=f"feature view {name!r}",
+            hint="Keep it in features.py. Or, in this order: "
+            f"{', '.join([*steps, 'remove it there'])}, penstock apply --prune.",
+        )
 
 
 def _consequences(old: Definitions, new: Definitions, users: Users) -> Iterable[str]:
-    """Yield what means something else than before, and who uses it."""
-    for name, view in new.views.items():
-        former = old.views.get(name)
-        if former is None or former.version == view.version:
+    """Yield what means something else than before or is gone, and what was made of it."""
+    for name, former in old.views.items():
+        view = new.views.get(name)
+        if view is None:
+            yield from (f"{user} was made with feature view {name}, and keeps its definition" for user in users(name))
+            continue
+        if former.version == view.version:
             continue
         models = changed_models(former, view)
         if models:
@@ -386,7 +403,28 @@ def _consequences(old: Definitions, new: Definitions, users: Users) -> Iterable[
             yield f"feature view {name}: the model of {', '.join(models)} changed, so these change meaning: {features}"
         for user in users(name):
             yield f"{user} was made of the former meaning of feature view {name}"
+
+
+def _lost_versions(old: Definitions, new: Definitions, base: int) -> Iterable[str]:
+    """Yield the new versions of services, and which of the older ones can't be answered any more."""
     for name, versions in new.services.items():
         before = old.services.get(name, ())
         if before and before[-1].version != versions[-1].version:
-            yield f"feature service {name} becomes version {versions[-1].version}; {before[-1].ref} stays as it was"
+            still = "" if new.changed_views(before[-1]) else f"; {before[-1].ref} can still be asked for"
+            yield f"feature service {name} becomes version {versions[-1].version}{still}"
+        for version in versions[:-1]:
+            lost = new.changed_views(version)
+            if lost and not old.changed_views(version):
+                yield f"{version.ref} can be asked for only as of snapshot {base} or earlier: {_why(lost, new)}"
+
+
+def _why(lost: Sequence[str], new: Definitions) -> str:
+    """Return ``feature view demand is gone; feature views city, last_trip mean something else``."""
+    gone = [view for view in lost if view not in new.views]
+    other = [view for view in lost if view in new.views]
+    told = ((gone, "is gone", "are gone"), (other, "means something else", "mean something else"))
+    return "; ".join(
+        f"feature view{'s' if len(views) > 1 else ''} {', '.join(views)} {many if len(views) > 1 else one}"
+        for views, one, many in told
+        if views
+    )

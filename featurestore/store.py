@@ -79,7 +79,12 @@ class FeatureStore:
 
         wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
         return plan_definitions(
-            self.lake.catalog.latest(), self.lake.settings, wanted, prune=prune, users=self._users_of
+            self.lake.catalog.latest(),
+            self.lake.settings,
+            wanted,
+            prune=prune,
+            users=self._users_of,
+            holders=self._served,
         )
 
     def apply(
@@ -89,7 +94,9 @@ class FeatureStore:
         from featurestore.registry import apply_definitions, load_features
 
         wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
-        return apply_definitions(self.lake.catalog, self.lake.settings, wanted, prune=prune, users=self._users_of)
+        return apply_definitions(
+            self.lake.catalog, self.lake.settings, wanted, prune=prune, users=self._users_of, holders=self._served
+        )
 
     def definitions(self, *, as_of: AsOf = None) -> Definitions:
         """Return the entities, feature views and feature services of a snapshot."""
@@ -284,6 +291,7 @@ class FeatureStore:
         return [*users_of_view(self.lake, view), *self._served(view)]
 
     def _served(self, view: str) -> list[str]:
+        """Return the generation that is served, if it has a feature view."""
         try:
             current = self.online.current()
         except CatalogDamagedError:

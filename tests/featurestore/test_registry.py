@@ -215,10 +215,33 @@ def test_a_change_in_words_only_is_no_new_version(lake: DefinitionLake):
 )
 def test_whatever_changes_answers_is_a_new_version(lake: DefinitionLake, change):
     before = lake.definitions.views["last_trip"].version
+    base = lake.catalog.latest().number
     plan = lake.apply(everything(last=replace(LAST, **change)))
     assert lake.definitions.views["last_trip"].version != before
     assert [v.version for v in lake.definitions.services["tips"]] == [1, 2]
-    assert "feature service tips becomes version 2; tips@1 stays as it was" in plan.consequences
+    assert list(plan.consequences) == [
+        "feature service tips becomes version 2",
+        f"tips@1 can be asked for only as of snapshot {base} or earlier: feature view last_trip means something else",
+    ]
+    with pytest.raises(RequestError, match="does not mean what it meant"):
+        lake.definitions.projections("tips@1")
+    assert read_definitions(lake.catalog.snapshot(base)).projections("tips@1")
+
+
+def test_a_version_whose_views_stay_can_still_be_asked_for(lake: DefinitionLake):
+    plan = lake.apply([FeatureService("tips", ["demand:trips_1h"])])
+    assert list(plan.consequences) == ["feature service tips becomes version 2; tips@1 can still be asked for"]
+    assert len(lake.definitions.projections("tips@1")) == 2
+    # What an older version does not take may change.
+    more = a_view(features=[*DEMAND.features, Aggregate("top", "max", column="fare", windows=["1d"])])
+    assert list(lake.apply([more]).consequences) == []
+    base = lake.catalog.latest().number
+    plan = lake.apply([replace(LAST, ttl="8d")])
+    assert list(plan.consequences) == [
+        f"tips@1 can be asked for only as of snapshot {base} or earlier: feature view last_trip means something else"
+    ]
+    plan = lake.apply([replace(LAST, ttl="9d")])  # said once
+    assert list(plan.consequences) == []
 
 
 def test_spelling_is_no_new_version(lake: DefinitionLake):
@@ -246,12 +269,17 @@ def test_a_changed_model_changes_the_meaning_of_what_stands_on_it(lake: Definiti
     details = {d.name: d.details for d in plan.differences if d.action == "change"}
     assert details["daily"] == ("the model of warehouse.trips changed",)
     assert "feature view demand means something else" in details["tips"]
+    lost = (
+        f"tips@1 can be asked for only as of snapshot {lake.catalog.latest().number} or earlier: "
+        "feature views demand, last_trip mean something else"
+    )
     assert list(plan.consequences) == [
         "feature view daily: the model of warehouse.trips changed, so these change meaning: trips",
         "feature view demand: the model of warehouse.trips changed, so these change meaning: trips_1h, trips_1d, fare_1d",
         "training set tips 1 was made of the former meaning of feature view demand",
         "feature view last_trip: the model of warehouse.trips changed, so these change meaning: fare, paid",
-        "feature service tips becomes version 2; tips@1 stays as it was",
+        "feature service tips becomes version 2",
+        lost,
     ]
     lake.apply([*ALL, daily])
     assert lake.plan_features([*ALL, daily]).empty
@@ -298,12 +326,50 @@ def test_what_is_left_out_is_kept_unless_pruned(lake: DefinitionLake):
 
 
 def test_a_view_in_use_is_not_removed(lake: DefinitionLake):
-    def users(view: str) -> list[str]:
-        return ["training set tips 3", "the current generation"] if view == "last_trip" else []
+    def holders(view: str) -> list[str]:
+        return ["the current generation"] if view == "last_trip" else []
 
-    message = refused(lake, [DEMAND], RequestError, prune=True, users=users)
+    message = refused(lake, [DEMAND], RequestError, prune=True, holders=holders)
     assert "feature view 'last_trip': it cannot be removed: " in message
-    assert "training set tips 3, the current generation use it" in message
+    assert "the current generation uses it" in message
+    way = (
+        "in this order: set online=False for it, penstock apply, penstock materialize, remove it there, penstock apply"
+    )
+    assert way in message
+    lake.apply([replace(LAST, online=False), DEMAND], prune=True)
+    message = refused(lake, [DEMAND], RequestError, prune=True, holders=holders)
+    assert "in this order: penstock materialize, remove it there, penstock apply --prune" in message
+
+
+def test_the_last_online_view_can_be_removed(lake: DefinitionLake):
+    def holders(_view: str) -> list[str]:
+        return ["the current generation"]
+
+    refused(lake, [], RequestError, prune=True, holders=holders)
+    lake.apply([replace(LAST, online=False), replace(DEMAND, online=False)], prune=True)
+    lake.apply([], prune=True, holders=holders)
+    assert not lake.definitions.views
+
+
+def test_what_was_made_with_a_removed_view_is_told(lake: DefinitionLake):
+    plan = lake.apply([], prune=True, users=lambda view: ["training set tips@3"] if view == "last_trip" else [])
+    assert list(plan.consequences) == [
+        "training set tips@3 was made with feature view last_trip, and keeps its definition"
+    ]
+
+
+def test_versions_that_are_lost_with_a_view_are_told(lake: DefinitionLake):
+    lake.apply([FeatureService("tips", ["demand:trips_1h"])])
+    base = lake.catalog.latest().number
+    service = FeatureService("tips", ["demand:trips_1h"])
+    for change in (lake.plan_features, lake.apply):
+        plan = change([DEMAND, service], prune=True)
+        assert list(plan.consequences) == [
+            f"tips@1 can be asked for only as of snapshot {base} or earlier: feature view last_trip is gone"
+        ]
+    with pytest.raises(RequestError, match="feature view 'last_trip' is gone"):
+        lake.definitions.projections("tips@1")
+    assert read_definitions(lake.catalog.snapshot(base)).projections("tips@1")
 
 
 def test_a_service_that_stays_keeps_its_views(lake: DefinitionLake):

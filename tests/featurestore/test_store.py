@@ -200,8 +200,9 @@ def test_key_types_are_those_of_the_columns_that_are_needed(served: OnlineLake):
 
 def test_a_view_that_is_served_is_not_removed(fresh: OnlineLake):
     current = fresh.store.online.current_id()
-    with pytest.raises(RequestError, match=f"online generation {current}"):
+    with pytest.raises(RequestError, match=f"online generation {current}") as error:
         fresh.store.apply([SUMS, STATE], prune=True)
+    assert "set online=False for it, penstock apply, penstock materialize, remove it there" in str(error.value)
     fresh.store.apply([replace(TOWN, online=False), SUMS, STATE], prune=True)
     fresh.store.materialize(at=NOON)
     fresh.store.apply([SUMS, STATE], prune=True)
@@ -240,6 +241,17 @@ def test_training_sets(fresh: OnlineLake):
     assert store.get_historical_features(ASKED, "tips").save("mine").version == saved.version + 1
     with pytest.raises(RequestError, match="mine"):
         store.training_set("mein")
+
+
+def test_a_training_set_does_not_need_its_views_to_be_applied(fresh: OnlineLake):
+    store = fresh.store
+    store.get_historical_features(ASKED, "tips").save("mine")
+    store.apply([replace(view, online=False) for view in (STATE, SUMS, TOWN)], prune=True)
+    plan = store.apply([], prune=True)
+    assert "training set mine@1 was made with feature view sums, and keeps its definition" in plan.consequences
+    assert not store.definitions().views
+    assert store.training_set("mine").reproduce().same
+    assert fresh.another().training_set("mine").reproduce().same
 
 
 # -- the whole life of a generation ---------------------------------------------------------------------------------

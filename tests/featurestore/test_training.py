@@ -784,14 +784,15 @@ def test_the_job_itself_saves(lake: TrainingLake) -> None:
 # -- as users type it ----------------------------------------------------------------------------------------------
 
 
-def test_a_store_saves_lists_and_guards_what_sets_use(lake: TrainingLake) -> None:
+def test_a_store_saves_and_lists_and_sets_outlive_their_views(lake: TrainingLake) -> None:
     store = FeatureStore(lake.root / "lake")
     kept = store.get_historical_features(spine(), "tips").save("tips")
     assert kept.manifest.service == "tips@1"
     assert store.training_set("tips").reproduce().same
     assert [row["name"] for row in store.training_sets()] == ["tips"]
-    told = refused(RequestError, lambda: store.apply([ZONE, LAST], prune=True))
-    assert "training set tips@1" in told
+    told = store.apply([ZONE, LAST], prune=True).consequences
+    assert "training set tips@1 was made with feature view demand, and keeps its definition" in told
+    assert store.training_set("tips").reproduce().same
 
 
 def test_newer_definitions_on_older_data_reproduce(lake: TrainingLake) -> None:
