@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from featurestore.binding import BoundView, Column
 from featurestore.codec import KeyCodec, RowCodec, pack_sections
-from featurestore.layout import Atom, HopLayout, PlainLayout, WindowLayout
+from featurestore.instants import micros_text
+from featurestore.layout import Atom, HopLayout, PlainLayout, WindowLayout, atoms_of, scale_of
 from featurestore.pit import created_micros, event_micros, is_dated, order_terms, visible_from
 from lakehouse.errors import QueryError, RequestError
 from lakehouse.types import quote
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Folded", "Folding", "fold"]
 
 _FLOATS = ("FLOAT", "DOUBLE")
+_HALF = f"{10**19}::hugeint"
+_DIGITS = 40  # more than a sum has
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Folding:
     Raises
     ------
     RequestError
-        While iterating, if a sum does not fit 38 digits.
+        While iterating, if a sum does not fit 38 digits in some window at the instant or later.
     """
 
     def __init__(self, view: BoundView, session: Session, at: int) -> None:
@@ -96,7 +99,34 @@ class Folding:
                 self.entities += int(first.sum())
                 yield keys.filter(first), pack(columns[width:], first)
         except QueryError as error:
-            raise RequestError(error.what, where=f"feature view {self._view.name!r}", hint=error.hint) from error
+            raise self._too_large() or self._refused(error.what, error.hint) from error
+
+    def _refused(self, what: str, hint: str | None) -> RequestError:
+        return RequestError(what, where=f"feature view {self._view.name!r}", hint=hint)
+
+    def _too_large(self) -> RequestError | None:
+        """Return the error of a sum that does not fit; None if it is not for a sum that folding failed."""
+        for hop in WindowLayout(self._view).hops if self._view.is_aggregate else ():
+            for atom in hop.atoms:
+                # What fails as well when values are only counted, fails in the source.
+                counted = Atom("values", atom.column, "BIGINT")
+                if atom.kind == "sum" and not self._runs(hop, atom) and self._runs(hop, counted):
+                    return self._refused(
+                        f"the sum of {atom.column!r} (for {_needed_by(atom, hop, self._view)}) has more than 38 digits "
+                        f"for some entity at {micros_text(self._at)} or later",
+                        "Give the column fewer digits in the model or in a SELECT as the source, or shorten windows; "
+                        "online=False and penstock apply keep the view out of generations.",
+                    )
+        return None
+
+    def _runs(self, hop: HopLayout, atom: Atom) -> bool:
+        """Return whether one state of a hop can be computed."""
+        try:
+            for _ in self._session.sql(_hop_sql(self._view, hop, self._at, [atom])).batches():
+                pass
+        except QueryError:
+            return False
+        return True
 
     def _packed_rows(self, columns: Sequence[pa.Array], first: NDArray[np.bool_]) -> pa.LargeBinaryArray:
         """Return the packed value of each entity; of rows with the same stamp the first is taken.
@@ -137,6 +167,12 @@ class Folding:
             packed.append((_offsets(codes[mine], entities), stamps[mine], rows))
         self.tail += len(packed[-1][1])
         return pack_sections(packed)
+
+
+def _needed_by(atom: Atom, hop: HopLayout, view: BoundView) -> str:
+    """Return how users call the windows of a hop that need a state."""
+    features = [f for f in view.features if f.windowed is not None and f.windowed.hop == hop.hop]
+    return ", ".join(feature.name for feature in features if atom in atoms_of(feature, view))
 
 
 def _sections(layout: WindowLayout) -> list[Sequence[str]]:
@@ -256,7 +292,7 @@ def _windows_sql(view: BoundView, at: int) -> str:
     others are null.
     """
     layout = WindowLayout(view)
-    queries = [*(_hop_sql(view, hop, layout, at) for hop in layout.hops), _tail_sql(view, layout, at)]
+    queries = [*(_hop_sql(view, hop, at, hop.atoms) for hop in layout.hops), _tail_sql(view, layout, at)]
     sections = _sections(layout)
     places = [f"k{i}" for i in range(len(view.keys))]
     parts = []
@@ -271,7 +307,7 @@ def _windows_sql(view: BoundView, at: int) -> str:
     return f"select * from ({' union all '.join(parts)}) order by {order}"
 
 
-def _hop_sql(view: BoundView, hop: HopLayout, layout: WindowLayout, at: int) -> str:
+def _hop_sql(view: BoundView, hop: HopLayout, at: int, atoms: Sequence[Atom]) -> str:
     """Return the states of everything from each hop's start up to the instant: keys, stamp, atoms."""
     keys = _of_source(view.keys)
     places = [f"k{i}" for i in range(len(keys))]
@@ -280,17 +316,21 @@ def _hop_sql(view: BoundView, hop: HopLayout, layout: WindowLayout, at: int) -> 
     within = event if view.closed_left else f"({event} - 1)"
     stamp = f"({within} - (({within} % {hop.hop}) + {hop.hop}) % {hop.hop})"
     older = ">=" if view.closed_left else ">"
-    first = hop.first_start(at - view.delay)
-    folded = [*_known(view), f"{event} {older} {first}", f"{event} <= {at - layout.lag}"]
+    effective = at - view.delay
+    first = hop.first_start(effective)
+    folded = [*_known(view), f"{event} {older} {first}", f"{event} <= {effective - view.closed_left}"]
     named = [f"{name} as {place}" for name, place in zip(keys, places, strict=True)]
-    atoms = [f"{_state(atom)} as a{i}" for i, atom in enumerate(hop.atoms)]
-    later = [f"{_merged(atom, f'a{i}')} as a{i}" for i, atom in enumerate(hop.atoms)]
-    finals = [f"{_final(atom, f'a{i}')} as a{i}" for i, atom in enumerate(hop.atoms)]
+    states = []
+    for i, atom in enumerate(atoms):
+        own = hop.first_start(effective, atom)
+        states.append(f"{_state(atom, '' if own == first else f' filter ({event} {older} {own})')} as a{i}")
+    later = [f"{_merged(atom, f'a{i}')} as a{i}" for i, atom in enumerate(atoms)]
+    finals = [f"{_final(atom, f'a{i}')} as a{i}" for i, atom in enumerate(atoms)]
     groups = ", ".join(str(place) for place in range(1, len(keys) + 2))
     return f"""
 select {", ".join([*places, "stamp", *finals])} from (
   select {", ".join([*places, "stamp", *later])} from (
-    select {", ".join([*named, f"{stamp} as stamp", *atoms])}
+    select {", ".join([*named, f"{stamp} as stamp", *states])}
     from ({view.source}\n) as s where {" and ".join(folded)} group by {groups}
   ) window later as ({_by(places)}order by stamp desc)
 )"""
@@ -305,20 +345,27 @@ def _tail_sql(view: BoundView, layout: WindowLayout, at: int) -> str:
     return f"select {', '.join(columns)} from ({view.source}\n) as s where {' and '.join(later)}"
 
 
-def _state(atom: Atom) -> str:
+def _state(atom: Atom, among: str) -> str:
+    """Return the state of a group's events, or of those among them that a filter leaves."""
     column = "" if atom.column is None else f"s.{quote(atom.column)}"
     match atom.kind:
         case "events":
-            return "count(*)"
+            return f"count(*){among}"
         case "values":
-            return f"count({column})"
+            return f"count({column}){among}"
+        case "sum" if atom.is_wide:
+            # The digits as one integer, in two halves: a sum of either has room for any number of rows.
+            unscaled = f"cast(replace(cast({column} as varchar), '.', '') as hugeint)"
+            return f"struct_pack(h := sum({unscaled} // {_HALF}){among}, l := sum({unscaled} % {_HALF}){among})"
         case "sum":
-            return f"cast(sum({column}) as {atom.type})"  # DuckDB refuses what does not fit
+            return f"cast(sum({column}){among} as {atom.type})"
         case function:
-            return f"{function}({_ordered(column, atom.type)})"
+            return f"{function}({_ordered(column, atom.type)}){among}"
 
 
 def _merged(atom: Atom, name: str) -> str:
+    if atom.is_wide:
+        return f"struct_pack(h := sum({name}.h) over later, l := sum({name}.l) over later)"
     function = "sum" if atom.kind in ("events", "values", "sum") else atom.kind
     return f"{function}({name}) over later"
 
@@ -336,4 +383,15 @@ def _final(atom: Atom, name: str) -> str:
     if atom.kind in ("min", "max") and atom.type in _FLOATS:
         zero = f"cast(if({name}.p, '0.0', '-0.0') as {atom.type})"
         return f"if({name}.v = 0, {zero}, {name}.v)"
-    return name
+    return _whole(atom, name) if atom.is_wide else name
+
+
+def _whole(atom: Atom, name: str) -> str:
+    """Return the sum whose halves are in a struct; DuckDB refuses what does not fit the atom's type."""
+    high, low = f"({name}.h + {name}.l // {_HALF})", f"({name}.l % {_HALF})"
+    scale = scale_of(atom.type)
+    # Out of range of the type, but not of the arithmetic.
+    digits = f"(greatest(least({high}, {_HALF}), -{_HALF}) * {_HALF} + {low})"
+    padded = f"lpad(cast(abs({digits}) as varchar), {_DIGITS}, '0')"
+    text = f"if({digits} < 0, '-', '') || {padded}[:-{scale + 1}] || '.' || right({padded}, {scale})"
+    return f"cast({text} as {atom.type})" if scale else f"cast({digits} as {atom.type})"

@@ -6,8 +6,9 @@ stamps (int64 µs).
 - Plain view: one section. A row answers from its stamp on, until the next one: the first is what was visible at the
   generation's instant, the others become visible later. Columns: event timestamp, then the features.
 - View of aggregates: one section per hop, then the tail. A row of a hop's section holds the states over all folded
-  events from its stamp (the start of a hop) on; windows reach up to the present, so that is all they need. A row of
-  the tail is an event that becomes visible at its stamp, after the generation's instant.
+  events from its stamp (the start of a hop) on; windows reach up to the present, so that is all they need. Events that
+  are older than the longest window that needs a state are not in it: in rows before that window's start it means
+  nothing. A row of the tail is an event that becomes visible at its stamp, after the generation's instant.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from featurestore.binding import BoundFeature, BoundView
 __all__ = ["Atom", "HopLayout", "PlainLayout", "WindowLayout"]
 
 AtomKind = Literal["events", "values", "sum", "min", "max"]
+
+_SURE_DIGITS = 28  # of which ten billion values can be summed in 128 bits
 
 _ATOMS: dict[str, tuple[AtomKind, ...]] = {
     "count": ("values",),
@@ -42,11 +45,14 @@ class Atom:
         The column; None for ``events``.
     type
         How the state is stored, as DuckDB spells it.
+    is_wide
+        Whether a sum of few values may have more digits than any type on the way, though it fits in the end.
     """
 
     kind: AtomKind
     column: str | None
     type: str
+    is_wide: bool = False
 
 
 class PlainLayout:
@@ -78,13 +84,24 @@ class HopLayout:
         self.hop = hop
         features = [(f, f.windowed) for f in view.features if f.windowed is not None and f.windowed.hop == hop]
         self.longest = max(windowed.window for _, windowed in features)
-        needed = [Atom("events", None, "BIGINT"), *(atom for f, _ in features for atom in atoms_of(f, view))]
-        self.atoms = tuple(dict.fromkeys(needed))
+        longest: dict[Atom, int] = {}
+        for feature, windowed in features:
+            for atom in atoms_of(feature, view):
+                longest[atom] = max(windowed.window, longest.get(atom, 0))
+        self.atoms = tuple(dict.fromkeys([Atom("events", None, "BIGINT"), *longest]))
         self.types = tuple(atom.type for atom in self.atoms)
+        self._longest_of = longest
 
-    def first_start(self, instant: int) -> int:
-        """Return the start of the longest window at an effective instant: what is older is in no window any more."""
-        return (instant - self.longest) // self.hop * self.hop
+    def first_start(self, instant: int, atom: Atom | None = None) -> int:
+        """Return the start of the longest window at an effective instant: what is older is in no window any more.
+
+        Parameters
+        ----------
+        atom
+            Counts only the windows that need it; None, or an atom that no window needs, counts all.
+        """
+        longest = self.longest if atom is None else self._longest_of.get(atom, self.longest)
+        return (instant - longest) // self.hop * self.hop
 
 
 class WindowLayout:
@@ -119,7 +136,13 @@ def atoms_of(feature: BoundFeature, view: BoundView) -> tuple[Atom, ...]:
         return (Atom("events", None, "BIGINT"),)
     column = next(column for column in view.inputs if column.name == windowed.column)
     types = {"values": "BIGINT", "sum": f"DECIMAL(38,{scale_of(column.type)})", "min": column.type, "max": column.type}
-    return tuple(Atom(kind, column.name, types[kind]) for kind in _ATOMS[windowed.function])
+    wide = precision_of(column.type) > _SURE_DIGITS
+    return tuple(Atom(kind, column.name, types[kind], wide and kind == "sum") for kind in _ATOMS[windowed.function])
+
+
+def precision_of(column_type: str) -> int:
+    """Return the digits of a decimal type; 0 for the others."""
+    return int(column_type.partition("(")[2].partition(",")[0]) if column_type.startswith("DECIMAL") else 0
 
 
 def scale_of(column_type: str) -> int:
