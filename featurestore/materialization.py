@@ -1,7 +1,8 @@
 """From a snapshot to an online generation: one manifest for all online views, published by one flip.
 
 The new files are built and checked beside the live generation; readers see the old one whole until the flip, and the
-new one whole after it. Views whose source and definition have not changed keep their file.
+new one whole after it. Views whose source and definition have not changed keep their file, if it still is what was
+written.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class ViewReport:
         Whether the file of the generation before still holds.
     seconds
         What building it took.
+    damaged
+        What was wrong with the file of the generation before, where it would have been kept but for that.
     """
 
     view: str
@@ -66,6 +69,7 @@ class ViewReport:
     bytes: int
     reused: bool
     seconds: float
+    damaged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class MaterializationReport:
         for view in self.views:
             tail = f" + {plural(view.tail, 'row')} visible later" if view.tail else ""
             how = "unchanged, file kept" if view.reused else f"{view.seconds:.1f} s"
+            how += f", built anew because {view.damaged}" if view.damaged else ""
             lines.append(f"{view.view}: {_count(view.entities)}{tail}, {view.bytes:,} bytes, {how}")
         lines.append(f"serving generation {self.generation}: snapshot {self.snapshot}, for {self.at} and later")
         return lines
@@ -197,6 +202,7 @@ class _Materialization:
         self._at = at
         self._progress = progress
         self._done: dict[str, ViewReport] = {}
+        self._damages: dict[str, str | None] = {}
 
     def served(self, *, full: bool, force: bool) -> tuple[str | None, Manifest | None]:
         """Return the served generation after making sure that this one may follow it: its id, and what it says.
@@ -240,11 +246,22 @@ class _Materialization:
             and current.at == self._at
             and current.views.keys() == bound.keys()
             and all(self._holds(current.views[name], bound[name], inputs[name]) for name in bound)
+            and not any(self._damage(file) for file in current.views.values())
         )
 
     @staticmethod
     def _holds(file: ViewFile, view: BoundView, inputs: dict[str, str] | None) -> bool:
         return inputs is not None and file.inputs == inputs and file.view == view
+
+    def _damage(self, file: ViewFile) -> str | None:
+        """Return what is wrong with a file of the served generation; it is read once."""
+        if file.file not in self._damages:
+            try:
+                self._store.check_file(file)
+                self._damages[file.file] = None
+            except CatalogDamagedError as error:
+                self._damages[file.file] = error.what
+        return self._damages[file.file]
 
     def build(
         self,
@@ -260,9 +277,12 @@ class _Materialization:
             self._progress(place, len(bound), name)
             started = time.monotonic()
             old = current.views.get(name) if current is not None and current.at <= self._at else None
-            reused = old is not None and self._holds(old, view, inputs[name])
-            files[name] = old if reused and old is not None else self._file(view, inputs[name], session)
-            self._done[name] = _view_report(files[name], reused=reused, seconds=time.monotonic() - started)
+            kept = old if old is not None and self._holds(old, view, inputs[name]) else None
+            damage = self._damage(kept) if kept is not None else None
+            reused = kept is not None and damage is None
+            files[name] = kept if kept is not None and reused else self._file(view, inputs[name], session)
+            seconds = time.monotonic() - started
+            self._done[name] = _view_report(files[name], reused=reused, seconds=seconds, damaged=damage)
         self._progress(len(bound), len(bound), "")
         return self._manifest(files, execution)
 
@@ -312,8 +332,8 @@ class _Materialization:
         )
 
 
-def _view_report(file: ViewFile, *, reused: bool, seconds: float) -> ViewReport:
-    return ViewReport(file.view.name, file.entities, file.tail, file.size, reused, seconds)
+def _view_report(file: ViewFile, *, reused: bool, seconds: float, damaged: str | None = None) -> ViewReport:
+    return ViewReport(file.view.name, file.entities, file.tail, file.size, reused, seconds, damaged)
 
 
 def _pinned(pins: Pins, reason: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from featurestore.generations import Manifest
+from featurestore.generations import Manifest, ViewFile
 from lakehouse.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -182,6 +182,16 @@ class OnlineStore(Protocol):
         -------
         list of str
             Ids of the generations that are gone, oldest first.
+        """
+        ...
+
+    def check_file(self, view: ViewFile) -> None:
+        """Check that a view's file is what was written, by reading all of it.
+
+        Raises
+        ------
+        CatalogDamagedError
+            If it is missing or not what its SHA-256 says.
         """
         ...
 

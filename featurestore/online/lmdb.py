@@ -173,6 +173,10 @@ class LmdbStore:
                     _delete_unless_locked(path)
         return gone
 
+    def check_file(self, view: ViewFile) -> None:
+        """Check a view's file. See `OnlineStore.check_file`."""
+        verify(self._path(view), view.size, view.sha256, again=True)
+
     def check(self) -> list[PenstockError]:
         """Return what is wrong. See `OnlineStore.check`."""
         try:

@@ -120,11 +120,17 @@ def release(mapped: Mapped) -> None:
             mapped.close()
 
 
-def verify(path: Path, size: int, sha256: str) -> None:
-    """Check that a file is what was written, without opening it for lookups. Raises as `acquire`."""
+def verify(path: Path, size: int, sha256: str, *, again: bool = False) -> None:
+    """Check that a file is what was written, without opening it for lookups. Raises as `acquire`.
+
+    Parameters
+    ----------
+    again
+        Read it even if it was found to be right before and has the same time still.
+    """
     descriptor = _opened(path)
     try:
-        _check(descriptor, path, size, sha256)
+        _check(descriptor, path, size, sha256, again=again)
     finally:
         os.close(descriptor)
 
@@ -143,18 +149,19 @@ def _opened(path: Path) -> int:
         raise StorageError(f"cannot read here: {error.strerror or error}", where=str(path)) from error
 
 
-def _check(descriptor: int, path: Path, size: int, sha256: str) -> None:
+def _check(descriptor: int, path: Path, size: int, sha256: str, *, again: bool = False) -> None:
     state = os.fstat(descriptor)
     if state.st_size != size:
         raise CatalogDamagedError(
             f"the file has {state.st_size:,} bytes where {size:,} were written", where=str(path), hint=AGAIN
         )
     mark = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
-    if _verified.get(mark) == sha256:
+    if _verified.get(mark) == sha256 and not again:
         return
     with open(descriptor, "rb", closefd=False) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
+        _verified.pop(mark, None)
         raise CatalogDamagedError("the file is damaged: it does not match its hash", where=str(path), hint=AGAIN)
     if len(_verified) > _REMEMBERED:
         _verified.clear()

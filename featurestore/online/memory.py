@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.codec.buffers import as_binary
-from featurestore.generations import AGAIN, Manifest, check_succession, published_after, raced
+from featurestore.generations import AGAIN, Manifest, ViewFile, check_succession, published_after, raced
 from featurestore.online import Batch, Written
 from featurestore.online.loading import in_order
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError, near
@@ -73,9 +73,8 @@ class MemoryStore:
                 raise RequestError(f"generation {manifest.id} was published before")
             if not force:
                 check_succession(self.current(), manifest)
-            for file in manifest.files:
-                if file not in self._files:
-                    raise CatalogDamagedError("the file is missing", where=file, hint=AGAIN)
+            for view in manifest.views.values():
+                self._content(view)
             self._manifests[manifest.id] = manifest
             self._failpoint("manifest")
             self._published = published_after(self._published, self._current, manifest.id)
@@ -104,11 +103,14 @@ class MemoryStore:
             for name in manifest.views if views is None else views:
                 if name not in manifest.views:
                     raise _unknown_view(manifest, name)
-                file = manifest.views[name].file
-                if file not in self._files:
-                    raise CatalogDamagedError("the file is missing", where=file, hint=AGAIN)
-                content[name] = self._files[file]
+                content[name] = self._content(manifest.views[name])
         return MemoryReader(manifest, content)
+
+    def _content(self, view: ViewFile) -> dict[bytes, bytes]:
+        try:
+            return self._files[view.file]
+        except KeyError:
+            raise CatalogDamagedError("the file is missing", where=view.file, hint=AGAIN) from None
 
     def rollback(self, to: str | None = None) -> Manifest:
         """Make an earlier generation current again. See `OnlineStore.rollback`."""
@@ -137,6 +139,11 @@ class MemoryStore:
             files = self._unpublished.union(*(manifest.files for manifest in self._manifests.values()))
             self._files = {file: content for file, content in self._files.items() if file in files}
         return gone
+
+    def check_file(self, view: ViewFile) -> None:
+        """Check that a view's file is there. See `OnlineStore.check_file`."""
+        with self._lock:
+            self._content(view)
 
     def check(self) -> list[PenstockError]:
         """Return nothing: memory is as it was written. See `OnlineStore.check`."""

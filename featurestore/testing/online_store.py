@@ -245,8 +245,11 @@ class OnlineStoreContract:
             store.publish(
                 Manifest.sealed(id="B", lake="lake", snapshot=1, at=0, built_at="", views={"zone": lost}), expected=None
             )
+        with pytest.raises(CatalogDamagedError, match="missing"):
+            store.check_file(lost)
         assert store.current() is None
         store.publish(first, expected=None)
+        store.check_file(first.views["zone"])
 
     def test_rolling_back(self, store: OnlineStore) -> None:
         """Step by step, by name, and forward again; what is published next follows what was current."""

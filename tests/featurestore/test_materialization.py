@@ -466,16 +466,6 @@ def test_a_full_run_replaces_a_damaged_file(lake: OnlineLake):
     assert lake.state()["rides_1d"] == 2
 
 
-def test_a_missing_file_is_noticed_before_the_flip(lake: OnlineLake):
-    served = lake.store.materialize(at=NOON)
-    (lake.directory / "views" / lake.files["town"]).unlink()
-    with pytest.raises(CatalogDamagedError, match="missing") as error:
-        lake.store.materialize(at=hours_text(1))
-    assert "--full" in said(error)
-    assert lake.store.online.current_id() == served.generation
-    assert lake.another().materialize(at=hours_text(1), full=True).published
-
-
 @pytest.mark.parametrize("what", ["manifest", "pointer"])
 def test_a_full_run_replaces_a_damaged_manifest_or_pointer(lake: OnlineLake, what: str):
     served = lake.store.materialize(at=NOON)

@@ -1,0 +1,91 @@
+"""Files of a generation that were damaged: found before they are kept, built anew, and no trouble for other views."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+sys.path.append(str(Path(__file__).parent))
+
+from online_lake import CITY, NOON, OnlineLake, city
+
+from featurestore.cli import cli
+from featurestore.materialization import MaterializationReport
+
+DAMAGES = ["cut short", "flipped byte", "missing"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> OnlineLake:
+    lake = OnlineLake.built(tmp_path)
+    lake.store.materialize(at=NOON)
+    return lake
+
+
+def damage(lake: OnlineLake, view: str, how: str = "flipped byte") -> Path:
+    path = lake.directory / "views" / lake.files[view]
+    content = bytearray(path.read_bytes())
+    path.chmod(0o600)
+    if how == "missing":
+        path.unlink()
+    elif how == "cut short":
+        path.write_bytes(content[:-100])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    return path
+
+
+def built(report: MaterializationReport) -> dict[str, tuple[bool, bool]]:
+    """Return which views' files were reused, and which were built because the old one was damaged."""
+    return {view.view: (view.reused, view.damaged is not None) for view in report.views}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_is_built_anew_though_nothing_changed(lake: OnlineLake, how: str):
+    path = damage(lake, "state", how)
+    report = lake.another().materialize(at=NOON)
+    assert report.published
+    assert built(report) == {"state": (False, True), "sums": (True, False), "town": (True, False)}
+    assert "built anew because the file " in report.text()[0]
+    assert path.name not in lake.files.values()
+    assert lake.state()["rides_1d"] == 2
+    assert lake.store.verify("tips").same
+    assert lake.another().materialize(at=NOON).published is False
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_file_is_not_kept_when_another_view_changed(lake: OnlineLake, how: str):
+    damage(lake, "state", how)
+    lake.append(city((-6, 170)), table=CITY)
+    report = lake.another().materialize(at=NOON)
+    assert built(report) == {"state": (False, True), "sums": (True, False), "town": (False, False)}
+    assert (lake.state()["rides_1d"], lake.state()["trips"]) == (2, 170)
+
+
+def test_damage_is_found_by_a_process_that_has_read_the_file_before(lake: OnlineLake):
+    assert lake.store.get_online_features("tips", [{"zone": 1}], at=NOON).to_dict()["rides_1d"] == [2]
+    path = lake.directory / "views" / lake.files["town"]
+    before = path.stat()
+    damage(lake, "town")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert built(lake.store.materialize(at=NOON))["town"] == (False, True)
+
+
+def test_the_command_says_what_was_damaged(lake: OnlineLake):
+    damage(lake, "sums")
+    project = ["--project", str(lake.root / "lake"), "--at", "2024-01-02T12:00:00Z"]
+    result = CliRunner().invoke(cli, ["materialize", *project])
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("sums: ")]
+    assert line.endswith("built anew because the file is damaged: it does not match its hash")
+    damage(lake, "town", "missing")
+    views = json.loads(CliRunner().invoke(cli, ["materialize", "--format", "json", *project]).stdout)["views"]
+    assert {view["view"]: view["damaged"] for view in views} == {
+        "state": None, "sums": None, "town": "the file is missing",
+    }  # fmt: skip
