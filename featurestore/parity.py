@@ -169,7 +169,7 @@ def verify(
     views = {name: file.view for name, file in manifest.views.items()}
     asked = resolve(projections, views, full_feature_names=True)
     chance = random.Random(seed)  # noqa: S311 - a sample, no secret
-    reader = store.open(manifest)
+    reader = store.open(manifest, dict.fromkeys(one.view.name for one in asked))
     try:
         with Session(snapshot, memory=settings.resources.memory, threads=settings.resources.threads) as session:
             entities = _entities(_Known(reader, session, seed, chance), asked, sample, chance)

@@ -15,6 +15,7 @@ from featurestore.definitions import Projection
 from featurestore.generations import Manifest
 from featurestore.instants import instant_micros, micros_text
 from featurestore.online import OnlineStore, Reader
+from featurestore.online.partial import open_readable
 from featurestore.plain_lookup import PlainLookup
 from featurestore.request import resolve
 from featurestore.response import Found, Lookup, OnlineFeatures, Stamp
@@ -85,6 +86,8 @@ class Serving:
         ------
         RequestError
             If there is no generation, or ``at`` is earlier than it; if a join key is missing or of the wrong type.
+        CatalogDamagedError
+            If the generation, or the file of a view that is asked, is damaged; other views go on.
         """
         generation = self._current()
         request = generation.request(projections, full_feature_names, key)
@@ -104,7 +107,7 @@ class Serving:
                 raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
             try:
                 # The one before is not closed but dropped: another thread may be reading it.
-                opened = self._open = _Generation(manifest, self._store.open(manifest), self._clock)
+                opened = self._open = _Generation(manifest, open_readable(self._store, manifest), self._clock)
             except ConflictError:
                 if self._store.current_id() == manifest.id:
                     raise  # else it was overtaken, and deleted, before it was open

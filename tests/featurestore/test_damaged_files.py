@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from online_lake import CITY, NOON, OnlineLake, city
 
 from featurestore.cli import cli
 from featurestore.materialization import MaterializationReport
+from lakehouse.errors import CatalogDamagedError
 
 DAMAGES = ["cut short", "flipped byte", "missing"]
 
@@ -89,3 +91,39 @@ def test_the_command_says_what_was_damaged(lake: OnlineLake):
     assert {view["view"]: view["damaged"] for view in views} == {
         "state": None, "sums": None, "town": "the file is missing",
     }  # fmt: skip
+
+
+# -- lookups --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_lookups_of_other_views_go_on(lake: OnlineLake, how: str):
+    path = damage(lake, "state", how)
+    store = lake.another()
+    for _ in range(2):
+        assert ask(store, ["sums:rides_1d", "town:trips"]) == {"zone": [1, 2], "rides_1d": [2, 0], "trips": [100, 100]}
+        for asked in (["state:fare"], "tips"):
+            with pytest.raises(CatalogDamagedError) as error:
+                ask(store, asked)
+            assert path.name in str(error.value)
+            assert "penstock materialize" in str(error.value)
+    assert store.verify(["sums:rides_1d", "town:trips"]).same
+    with pytest.raises(CatalogDamagedError):
+        store.verify("tips")
+    # The next generation is whole, for whoever has this one open too.
+    lake.another().materialize(at=NOON)
+    assert [str(fare) for fare in ask(store, ["state:fare"])["fare"]] == ["2.50", "None"]
+
+
+def ask(store: Any, asked: Any) -> dict[str, list[Any]]:
+    return store.get_online_features(asked, [{"zone": 1}, {"zone": 2}], at=NOON).to_dict()
+
+
+def test_damage_that_comes_with_a_flip_stops_nobody_else(lake: OnlineLake):
+    store = lake.another()
+    assert ask(store, ["town:trips"])["trips"] == [100, 100]
+    other = lake.another()
+    lake.append(city((-1, 5)), table=CITY)
+    other.materialize(at=NOON)
+    damage(lake, "state")
+    assert ask(store, ["town:trips"])["trips"] == [5, 5]
