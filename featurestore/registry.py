@@ -24,12 +24,14 @@ from featurestore.differences import (
 )
 from featurestore.feature_file import Given, collect, load_features
 from featurestore.listing import features_list, features_show
+from featurestore.pasts import past
 from featurestore.request import resolve
-from featurestore.upstream import ModelFiles, SourceReader, models_upstream, no_past
+from featurestore.upstream import ModelFiles, ReadSource, SourceReader, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.errors import DefinitionError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.settings import Settings
+from lakehouse.types import TableName
 
 if TYPE_CHECKING:
     from lakehouse.session import Session
@@ -231,6 +233,7 @@ class _Planner:
     prune: bool
     _session: Session | None = None
     _notes: list[str] = field(default_factory=list)
+    _doubtful: dict[tuple[TableName, tuple[str, ...]], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._models = ModelFiles(self.settings)
@@ -264,6 +267,11 @@ class _Planner:
         """Return what is worth knowing besides."""
         if not self._views:
             return self._notes
+        for (kept, key), views in sorted(self._doubtful.items()):
+            self._notes.append(
+                f"{kept} keeps only the newest row per {', '.join(key)}: where one comes again with other values, "
+                f"{', '.join(views)} no longer see{'s' if len(views) == 1 else ''} the former ones"
+            )
         pending = set(self._models.pending(self.snapshot.entry))
         for table in sorted(pending):
             hit = [name for name, view in self._views.items() if table in view.upstream]
@@ -288,8 +296,8 @@ class _Planner:
             return former
 
     def _bound(self, view: FeatureView) -> AppliedView:
-        tables = self._reader.tables(view)
-        missing = self._models.waiting(self.snapshot.entry, tables)
+        source = self._reader.read(view)
+        missing = self._models.waiting(self.snapshot.entry, source.tables)
         if missing is not None:
             raise DefinitionError(
                 f"the source: there is no table {missing} yet",
@@ -297,19 +305,23 @@ class _Planner:
                 hint="Make it first: penstock promote.",
             )
         bound = bind(view, self._opened())
-        self._check_history(view)
-        upstream = models_upstream(self.snapshot.entry, tables)
-        return AppliedView(view, bound, upstream, view_version(bound, upstream))
+        upstream = models_upstream(self.snapshot.entry, source.tables)
+        applied = AppliedView(view, bound, upstream, view_version(bound, upstream))
+        self._check_history(view, source, new=_version(self.old.views.get(view.name)) != applied.version)
+        return applied
 
-    def _check_history(self, view: FeatureView) -> None:
-        problem = no_past(view, self._models)
-        if problem is None:
-            return
+    def _check_history(self, view: FeatureView, source: ReadSource, *, new: bool) -> None:
+        known = past(view, source, self._models)
         if view.history == "current":
-            self._notes.append(f'{view.where}: {problem} (accepted by history="current")')
+            if known.none is not None:
+                self._notes.append(f'{view.where}: {known.none} (accepted by history="current")')
+            return
+        if known.none is None:
+            for table, key in known.doubtful if new else ():
+                self._doubtful.setdefault((table, key), []).append(view.name)
             return
         raise DefinitionError(
-            problem,
+            known.none,
             where=view.where,
             hint="Keep its history: put the event's time or id in the primary key, so that new events are added as "
             'rows. Or accept that the past cannot be asked: history="current".',
@@ -345,6 +357,10 @@ class _Planner:
             return (*versions[:-1], replace(versions[-1], definition=service))
         number = versions[-1].version + 1 if versions else 1
         return (*versions, ServiceVersion(number, service, taken, now))
+
+
+def _version(view: AppliedView | None) -> str | None:
+    return None if view is None else view.version
 
 
 def _with_entities(view: FeatureView, entities: Mapping[str, Entity]) -> FeatureView:

@@ -273,7 +273,7 @@ def _origin(job: RetrievalJob) -> _Origin:
 
 def _tables(snapshot: Snapshot, reader: SourceReader, view: FeatureView) -> list[TableName]:
     """Return the stored tables that a view reads; for the view of a source, the table behind it."""
-    named = reader.tables(view)
+    named = reader.read(view).tables
     stored = (twin_table(table.name) if table.schema == "lake" else table for table in named)
     return [table for table in stored if str(table) in snapshot.entry.tables]
 

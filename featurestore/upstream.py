@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from featurestore.binding import source_sql
 from featurestore.definitions import FeatureView
@@ -19,11 +20,27 @@ if TYPE_CHECKING:
 
     from lakehouse.models import Model, Models
 
-__all__ = ["ModelFiles", "SourceReader", "models_upstream", "no_past"]
+__all__ = ["ModelFiles", "ReadSource", "SourceReader", "models_upstream"]
 
 _SCHEMAS = ("lake", "raw", "typed", "warehouse", "quarantine")
 # These read nothing but their arguments.
 _PURE_TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest", "repeat", "repeat_row"})
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSource:
+    """A view's source, parsed.
+
+    Parameters
+    ----------
+    tree
+        The query's node in DuckDB's parse tree.
+    tables
+        The tables that it reads, by name.
+    """
+
+    tree: Mapping[str, Any]
+    tables: tuple[TableName, ...]
 
 
 class SourceReader:
@@ -46,8 +63,8 @@ class SourceReader:
         self._opened = self._opened or scratch()
         return self._opened
 
-    def tables(self, view: FeatureView) -> tuple[TableName, ...]:
-        """Return the tables that a view's source reads, by name.
+    def read(self, view: FeatureView) -> ReadSource:
+        """Return a view's source with the tables that it reads.
 
         Raises
         ------
@@ -60,9 +77,10 @@ class SourceReader:
 
         query = source_sql(view.source)
         try:
-            tree = list(nodes(parse_query(self._connection, query)))
+            query_node = parse_query(self._connection, query)
         except Refused as refused:
             raise _wrong(view, refused.what, refused.hint) from None
+        tree = list(nodes(query_node))
         ctes = {entry["key"].lower() for node in tree for entry in (node.get("cte_map") or {}).get("map", ())}
         found = set()
         for node in tree:
@@ -81,7 +99,7 @@ class SourceReader:
                 f"{unstable[0].removesuffix('()1')}() would give other rows on another day",
                 "Answers follow from the snapshot and the asked instants alone: leave the clock and chance out.",
             )
-        return tuple(sorted(found))
+        return ReadSource(query_node, tuple(sorted(found)))
 
 
 def _check_function(view: FeatureView, function: str) -> None:
@@ -165,27 +183,3 @@ class ModelFiles:
 
 def _differs(entry: Entry, table: str, model: Model) -> bool:
     return table in entry.models and entry.models[table].sha256 != model.sha256
-
-
-def no_past(view: FeatureView, models: ModelFiles) -> str | None:
-    """Return why the source of a view keeps only the present of each entity, or None if it keeps a past.
-
-    That is so for a table whose primary key lies within the join keys: an entity has one row, and a later one takes
-    its place. What a SELECT keeps can't be told.
-    """
-    if re.search(r"\s", view.source):
-        return None
-    table = TableName.parse(view.source, default_schema="warehouse")
-    model = models.model(table) if table.schema == "warehouse" else None
-    if model is None or not model.contract.primary_key:
-        return None
-    key = {column.lower() for column in model.contract.primary_key}
-    if not key <= {column.lower() for column in view.join_keys}:
-        return None
-    shown = ", ".join(model.contract.primary_key)
-    how = (
-        "INSERT OR REPLACE overwrites what it was before"
-        if model.strategy == "upsert"
-        else "each full refresh replaces what it was before"
-    )
-    return f"{table} keeps only the present: its primary key ({shown}) is the entity's, and {how}"
