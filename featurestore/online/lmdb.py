@@ -1,4 +1,8 @@
-"""The embedded store: one immutable LMDB file per view, mapped by any number of reader processes at once."""
+"""The embedded store: one immutable LMDB file per view, mapped by any number of reader processes at once.
+
+Files must never be changed in place: the system kills a process that reads what was cut off of a file that it has
+mapped. So they are read-only from the start; replacing or deleting one is safe.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,8 @@ _SUFFIX = ".lmdb"
 class LmdbStore:
     """Generations in a directory of this machine.
 
-    Files have mode 0600. The directory must be on a local disk whose file system knows flock and rename.
+    Files have mode 0600, those of views 0400 once they are whole. The directory must be on a local disk whose file
+    system knows flock and rename.
 
     Parameters
     ----------
@@ -332,8 +337,9 @@ def _close_all(descriptors: dict[str, int]) -> None:
 
 
 def _sealed(descriptor: int, path: Path) -> tuple[int, str]:
-    """Make a finished file durable, and return its size and SHA-256."""
+    """Make a finished file read-only and durable, and return its size and SHA-256."""
     try:
+        os.fchmod(descriptor, 0o400)
         os.fsync(descriptor)
         sync_directory(path.parent)
         os.lseek(descriptor, 0, os.SEEK_SET)

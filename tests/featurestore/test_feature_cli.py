@@ -581,6 +581,7 @@ def test_a_damaged_file_and_the_way_back(project: Path):
     land_more(project)
     run("materialize", "--at", AT)
     path = max((project / ".penstock/_online/views").glob("demand-*"), key=lambda path: path.stat().st_mtime_ns)
+    path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1000])
     asked = ["online", "get", "demand:trips_1d", "zone=007", "--at", LATER]
     result = run(*asked, code=1)

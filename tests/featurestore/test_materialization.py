@@ -458,6 +458,7 @@ def test_a_full_run_replaces_a_damaged_file(lake: OnlineLake):
     path = lake.directory / "views" / lake.files["state"]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
+    path.chmod(0o600)
     path.write_bytes(content)
     with pytest.raises(CatalogDamagedError, match="damaged") as error:
         lake.state()

@@ -448,6 +448,7 @@ def test_a_damaged_file_is_an_error_and_rollback_serves_the_older_one(fresh: Onl
         path.unlink()
     else:
         place = len(content) // 2
+        path.chmod(0o600)
         path.write_bytes(content[:-100] if damage == "cut short" else content[:place] + b"\xa5" + content[place + 1 :])
     reader = fresh.another()
     for _ in range(2):
