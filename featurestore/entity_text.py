@@ -68,6 +68,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _local(text: str) -> dt.datetime:
+    parse_instant(text)  # refuses what would be cut
     found = dt.datetime.fromisoformat(text)
     if found.tzinfo is not None:
         raise ValueError(text)

@@ -75,7 +75,7 @@ class Serving:
         entity_rows
             The join keys, row by row or column by column.
         at
-            The instant of the answer, an integer as µs since 1970; None is now.
+            The instant of the answer, an integer as µs since 1970 (which users can't give); None is now.
         full_feature_names
             As for `featurestore.request.resolve`.
         key
@@ -116,7 +116,7 @@ class Serving:
         if at is None:
             # This machine's clock may be a little behind that of the one which built the generation.
             return max((self._clock() - _EPOCH) // _MICROSECOND, manifest.at)
-        instant = instant_micros(at)
+        instant = at if isinstance(at, int) else instant_micros(at)
         if instant < manifest.at:
             raise RequestError(
                 f"the generation was built for {micros_text(manifest.at)} and cannot answer as of the earlier "

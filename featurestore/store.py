@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from featurestore.instants import instant_micros
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.lake import Lake
 from lakehouse.types import AsOf, Clock, utc_now
@@ -228,7 +229,7 @@ class FeatureStore:
         return self._serving.get(
             lambda manifest: self._asked(features, manifest),
             entity_rows,
-            at=at,
+            at=None if at is None else instant_micros(at),
             full_feature_names=full_feature_names,
             key=tuple(features) if isinstance(features, list) else features,
         )

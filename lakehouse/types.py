@@ -30,6 +30,7 @@ Clock = Callable[[], dt.datetime]
 """Returns the present instant, zoned UTC."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_TOO_FINE = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -49,15 +50,18 @@ def parse_instant(text: str) -> dt.datetime:
     Raises
     ------
     RequestError
-        If the text is no ISO 8601 date or time.
+        If the text is no ISO 8601 date or time, or finer than a microsecond.
     """
     try:
         instant = dt.datetime.fromisoformat(text)
-    except ValueError:
+        instant = instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         raise RequestError(
             f"{text!r} is not a time", hint="Write it as 2026-11-23, 2026-11-23T15:04:05Z or with an offset."
         ) from None
-    return instant.replace(tzinfo=dt.UTC) if instant.tzinfo is None else instant.astimezone(dt.UTC)
+    if _TOO_FINE.search(text):  # Python cuts these digits
+        raise RequestError(f"{text!r}: microseconds are the finest that there are", hint="Give at most six digits.")
+    return instant
 
 
 def plural(count: int, noun: str) -> str:

@@ -74,6 +74,11 @@ def hours(number: float) -> int:
     return AT + round(number * HOUR)
 
 
+def moment(micros: int) -> dt.datetime:
+    """Return an instant as users give it."""
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
+
+
 def facts(*rows: tuple[Any, ...]) -> pa.Table:
     """Return rows of the facts: zone, seen and made in hours after noon, fare, note."""
     columns: dict[str, list[Any]] = {name: [row[place] for row in rows] for place, name in enumerate(FACT_TYPES)}
@@ -185,9 +190,10 @@ class OnlineLake(FeatureLake):
         return [execution for execution in Executions(self.storage).list() if execution.kind == "materialize"]
 
     def state(self, zone: Any = 1, at: Any = None, features: Any = "tips") -> dict[str, Any]:
-        """Return the features of one zone from another store object."""
+        """Return the features of one zone from another store object; the instant may be in µs."""
+        at = moment(at) if isinstance(at, int) else at
         answer = self.another().get_online_features(features, [{"zone": zone}], at=at)
         return {name: values[0] for name, values in answer.to_dict().items() if name != "zone"}
 
 
-__all__ = ["FACTS", "Clock", "OnlineLake", "Snapshot", "city", "facts", "hours", "typed"]
+__all__ = ["FACTS", "Clock", "OnlineLake", "Snapshot", "city", "facts", "hours", "moment", "typed"]

@@ -57,7 +57,9 @@ def test_every_type_of_key_can_be_typed(type_: str):
         ("BOOLEAN", "yes"), ("BOOLEAN", "1"), ("DECIMAL(10,2)", "x"),
         ("DECIMAL(10,2)", "NaN"), ("DECIMAL(10,2)", "Infinity"), ("DECIMAL(10,2)", "1_0"), ("DECIMAL(10,2)", "."), ("DECIMAL(10,2)", "1e5"), ("DATE", "2024-02-30"),
         ("DATE", "today"), ("TIMESTAMP", "noon"), ("TIMESTAMP", "2024-01-01T00:00:00+02:00"),
-        ("TIMESTAMP WITH TIME ZONE", "noon"), ("BLOB", "0"), ("BLOB", "xx"),
+        ("TIMESTAMP WITH TIME ZONE", "noon"),
+        ("TIMESTAMP WITH TIME ZONE", "2024-01-01T00:00:00.0000001Z"), ("TIMESTAMP", "2024-01-01T00:00:00.1234567"),
+        ("BLOB", "0"), ("BLOB", "xx"),
     ],
 )  # fmt: skip
 def test_what_is_not_of_its_type(type_: str, text: str):

@@ -300,7 +300,7 @@ def test_without_online_views_there_is_nothing_to_build(tmp_path: Path, applied:
     assert lake.store.online.current_id() is None
 
 
-@pytest.mark.parametrize("at", ["yesterday", NOON.replace(tzinfo=None), 3.5])
+@pytest.mark.parametrize("at", ["yesterday", NOON.replace(tzinfo=None), 3.5, AT, "2024-01-02T12:00:00.0000001Z"])
 def test_an_instant_must_be_one(lake: OnlineLake, at):
     with pytest.raises(RequestError):
         lake.store.materialize(at=at)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 
 sys.path.append(str(Path(__file__).parent))
 
-from online_lake import CITY, NOON, OnlineLake, city, facts
+from online_lake import CITY, NOON, OnlineLake, city, facts, moment
 
 from featurestore.cli import cli
 from featurestore.generations import Manifest
@@ -48,11 +48,11 @@ def check(case: Case) -> None:
         lake = OnlineLake(Path(root))
         lake.put(case.types, case.batches[:1])
         lake.store.apply([case.view])
-        lake.store.materialize(at=case.at)
+        lake.store.materialize(at=moment(case.at))
         assert verified(case, lake.store, 1).mismatches == ()
         for batch in case.batches[1:]:
             lake.append(batch)
-        lake.store.materialize(at=case.at)
+        lake.store.materialize(at=moment(case.at))
         assert verified(case, lake.store, 2).mismatches == ()
         lake.store.online.close()
 

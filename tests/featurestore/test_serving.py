@@ -32,6 +32,7 @@ from online_lake import (
     everything,
     facts,
     hours,
+    moment,
     typed,
 )
 
@@ -157,7 +158,7 @@ def test_a_view_of_everybody_needs_no_keys(served: OnlineLake):
 def test_the_stamp_says_where_an_answer_comes_from(served: OnlineLake):
     manifest = served.store.online.current()
     assert manifest is not None
-    answer = served.store.get_online_features("tips", [{"zone": 1}], at=hours(1))
+    answer = served.store.get_online_features("tips", [{"zone": 1}], at=moment(hours(1)))
     stamp = answer.stamp
     assert (stamp.generation, stamp.snapshot, stamp.at) == (manifest.id, 3, "2024-01-02T13:00:00.000000Z")
     assert stamp.as_dict() == {
@@ -181,7 +182,7 @@ def test_an_instant_is_a_datetime_or_text(served: OnlineLake, at: Any):
 
 def test_windows_and_ttl_go_on_between_materializations(served: OnlineLake):
     def at(hour: float) -> list[str]:
-        answer = served.store.get_online_features("tips", [{"zone": 1}], at=hours(hour))
+        answer = served.store.get_online_features("tips", [{"zone": 1}], at=moment(hours(hour)))
         return [answer.statuses()["fare"][0], str(answer.to_dict()["rides_1d"][0]), answer.statuses()["rides_1h"][0]]
 
     assert at(23.5) == ["PRESENT", "1", "PRESENT"]  # the row of −0.5 h is exactly a day old
@@ -291,16 +292,39 @@ def test_an_offline_view_is_not_served(fresh: OnlineLake):
 
 def test_before_the_generation_nothing_is_known(served: OnlineLake):
     with pytest.raises(RequestError) as error:
-        served.store.get_online_features("tips", [{"zone": 1}], at=AT - 1)
+        served.store.get_online_features("tips", [{"zone": 1}], at=moment(AT - 1))
     assert "2024-01-02T12:00:00.000000Z" in str(error.value)
     assert "2024-01-02T11:59:59.999999Z" in str(error.value)
     assert "--at" in str(error.value)
 
 
-@pytest.mark.parametrize("at", [NOON.replace(tzinfo=None), "noon", 1.5, object(), True])
+@pytest.mark.parametrize("at", [NOON.replace(tzinfo=None), "noon", 1.5, object(), "0001-01-01T00:00:00+14:00"])
 def test_an_instant_that_is_none(served: OnlineLake, at: Any):
     with pytest.raises(RequestError):
         served.store.get_online_features("tips", [{"zone": 1}], at=at)
+
+
+@pytest.mark.parametrize("at", ["2024-01-02T12:00:00.0000001Z", "2024-01-02 12:00:00.123456789+00:00"])
+def test_an_instant_finer_than_microseconds_is_refused(served: OnlineLake, at: str):
+    pd = pytest.importorskip("pandas")
+    for given in (at, pd.Timestamp(at)):
+        with pytest.raises(RequestError, match="microsecond") as error:
+            served.store.get_online_features("tips", [{"zone": 1}], at=given)
+        assert at.partition(".")[2].rstrip("Z").partition("+")[0] in str(error.value)
+    exact = "2024-01-02T12:00:00.100000000Z"
+    for given in (exact, pd.Timestamp(exact)):
+        assert served.store.get_online_features("tips", [{"zone": 1}], at=given).stamp.instant == AT + 100_000
+
+
+@pytest.mark.parametrize("at", [AT, True, 0])
+def test_an_instant_is_no_number(served: OnlineLake, at: Any):
+    for ask in (
+        lambda: served.store.get_online_features("tips", [{"zone": 1}], at=at),
+        lambda: served.another().materialize(at=at),
+    ):
+        with pytest.raises(RequestError, match="at must be a datetime or text") as error:
+            ask()
+        assert type(at).__name__ in str(error.value)
 
 
 def test_without_a_generation(tmp_path: Path):

@@ -17,7 +17,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from online_lake import NOON, STATE, SUMS, TIPS, TOWN, OnlineLake, everything, facts, hours
+from online_lake import NOON, STATE, SUMS, TIPS, TOWN, OnlineLake, everything, facts, hours, moment
 
 from featurestore import FeatureStore
 from lakehouse.errors import DefinitionError, ProjectError, RequestError
@@ -262,7 +262,7 @@ def test_from_one_generation_to_the_next_and_back(fresh: OnlineLake):
     asked = [{"zone": 1}]
 
     def answers() -> tuple[Any, ...]:
-        answer = store.get_online_features("tips", asked, at=hours(1))
+        answer = store.get_online_features("tips", asked, at=moment(hours(1)))
         offline = store.get_historical_features(
             {"zone": [1], "t": [NOON + dt.timedelta(hours=1)]}, "tips", as_of=answer.stamp.snapshot
         ).to_arrow()
