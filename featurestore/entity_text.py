@@ -33,7 +33,8 @@ def entity_rows(texts: Sequence[str], types: Mapping[str, str]) -> list[dict[str
     for text in texts:
         key, _, value = text.partition("=")
         if key not in types:
-            raise RequestError(f"there is no join key {key!r} among these features", hint=near(key, types, what="keys"))
+            hint = near(key, types, what="keys") if types else f"They describe everybody: leave {text} out."
+            raise RequestError(f"there is no join key {key!r} among these features", hint=hint)
         values.setdefault(key, []).append(_typed(key, value, types[key]))
     for key in types:
         if key not in values:

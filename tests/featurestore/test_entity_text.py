@@ -92,3 +92,11 @@ def test_several_entities():
 def test_what_is_refused(texts: list[str], message: str):
     with pytest.raises(RequestError, match=message):
         entity_rows(texts, {"zone": "BIGINT", "day": "DATE"})
+
+
+def test_features_of_everybody_take_no_key():
+    with pytest.raises(RequestError) as error:
+        entity_rows(["zone=1"], {})
+    assert "no join key 'zone'" in str(error.value)
+    assert "yet" not in str(error.value)
+    assert "describe everybody: leave zone=1 out" in str(error.value)
