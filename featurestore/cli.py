@@ -37,17 +37,21 @@ def _command(
     return command(name, example=example, prints=prints, group=group, opens=_open_store)
 
 
-def _print(value: Any, lines: Sequence[str], rows: Sequence[dict[str, Any]], form: str) -> None:
+def _print(
+    value: Any, lines: Sequence[str], rows: Sequence[dict[str, Any]], form: str, *, columns: Sequence[str] = ()
+) -> None:
     """Print a report: its text, the whole as JSON, or its rows as CSV."""
     if form == "json":
         rendering.print_json(value)
     elif form == "csv":
-        _print_rows(rows, form)
+        _print_rows(rows, form, columns=columns)
     else:
         click.echo("\n".join(lines))
 
 
-def _print_rows(rows: Sequence[dict[str, Any]], form: str, *, empty: str = "nothing") -> None:
+def _print_rows(
+    rows: Sequence[dict[str, Any]], form: str, *, empty: str = "nothing", columns: Sequence[str] = ()
+) -> None:
     """Print rows; in CSV lists and dicts as people write them."""
     from featurestore.listing import value_text
 
@@ -56,7 +60,7 @@ def _print_rows(rows: Sequence[dict[str, Any]], form: str, *, empty: str = "noth
             {key: value_text(value) if isinstance(value, list | tuple | dict) else value for key, value in row.items()}
             for row in rows
         ]
-    rendering.print_rows(rows, form, empty=empty)
+    rendering.print_rows(rows, form, empty=empty, columns=columns)
 
 
 _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
@@ -356,9 +360,12 @@ def _verify(
     wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     report = store.verify(wanted, sample=sample, seed=seed)
     rows = [_mismatch_row(mismatch) for mismatch in report.mismatches]
-    _print(report, report.text(), rows, form)
+    _print(report, report.text(), rows, form, columns=_MISMATCH_COLUMNS)
     if not report.same:
         context.exit(1)
+
+
+_MISMATCH_COLUMNS = ("feature", "entity", "at", "online", "online_status", "offline", "offline_status")
 
 
 def _mismatch_row(mismatch: Mismatch) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from featurestore.retrieval import retrieve
 from featurestore.statuses import STATUSES
 from lakehouse.errors import ConflictError
 from lakehouse.session import Session
-from lakehouse.types import quote
+from lakehouse.types import plural, quote
 
 if TYPE_CHECKING:
     from featurestore.binding import BoundView
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Mismatch", "ParityReport", "verify"]
 
-_TIME = "_asked_at"
 _SHOWN = 10
 _SCAN = 100_000
 
@@ -101,9 +100,13 @@ class ParityReport:
     def text(self) -> list[str]:
         """Return the report, line by line."""
         counted = " + ".join(f"{count:,} {name}" for name, count in self.statuses.items())
-        same, asked = f"{self.values - len(self.mismatches):,}", f"{self.rows:,} lookups at {self.instants:,} instants"
+        same, asked = (
+            self.values - len(self.mismatches),
+            f"{plural(self.rows, 'lookup')} at {plural(self.instants, 'instant')}",
+        )
+        values = f"{plural(self.values, 'value')} {'is' if self.values == 1 else 'are'} the same online and offline"
         lines = [
-            f"{self.service}: {same} of {self.values:,} values are the same online and offline ({asked})",
+            f"{self.service}: {same:,} of {values} ({asked})",
             f"  {self.values:,} = {counted}",
             f"  generation {self.generation} of snapshot {self.snapshot}, instants from {self.at} on",
         ]
@@ -348,9 +351,13 @@ def _offline(snapshot: Snapshot, settings: Settings, views: Mapping[str, BoundVi
 
     types = {name: key.type for one in question.asked for name, key in zip(one.keys, one.view.keys, strict=True)}
     columns = {name: pa.array(column, arrow_type(types[name])) for name, column in question.entities.items()}
-    columns[_TIME] = pa.array(question.instants, pa.timestamp("us", "UTC"))
+    time = "asked_at"
+    taken = {name.lower() for name in (*columns, *(name for one in question.asked for name in one.names))}
+    while time in taken:
+        time = f"_{time}"
+    columns[time] = pa.array(question.instants, pa.timestamp("us", "UTC"))
     job = retrieve(
-        snapshot, settings, views, question.projections, pa.table(columns), timestamp=_TIME, full_feature_names=True
+        snapshot, settings, views, question.projections, pa.table(columns), timestamp=time, full_feature_names=True
     )
     table, statuses = job.to_arrow(), job.statuses()
     return _Cells(

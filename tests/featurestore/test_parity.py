@@ -193,6 +193,33 @@ def test_the_command_fails_and_names_entity_instant_feature_and_both_values(forg
     assert CliRunner().invoke(cli, ["verify", "state:fare", *project]).exit_code == 0
 
 
+def test_as_csv_there_is_a_header_where_all_is_the_same(lake: OnlineLake):
+    result = CliRunner().invoke(cli, ["verify", "tips", "--format", "csv", "--project", str(lake.root / "lake")])
+    assert result.exit_code == 0
+    assert result.stdout == "feature,entity,at,online,online_status,offline,offline_status\n"
+
+
+def test_one_of_each_is_counted_as_one(lake: OnlineLake):
+    report = lake.store.verify(["town:trips"], sample=1)
+    one = replace(report, rows=1, instants=1, values=1, mismatches=())
+    assert one.text()[0] == "features: 1 of 1 value is the same online and offline (1 lookup at 1 instant)"
+    two = replace(report, rows=2, instants=2, values=2, mismatches=())
+    assert two.text()[0] == "features: 2 of 2 values are the same online and offline (2 lookups at 2 instants)"
+
+
+@pytest.mark.parametrize("key", ["_asked_at", "asked_at", "ASKED_AT"])
+def test_a_key_may_be_called_like_the_time_that_verification_asks_for(tmp_path: Path, key: str):
+    from featurestore.definitions import Entity, Feature, FeatureView
+    from featurestore.testing.histories import arrow_table
+
+    lake = OnlineLake(tmp_path)
+    types = {key: "BIGINT", "seen": "TIMESTAMP WITH TIME ZONE", "_asked_at_": "DOUBLE"}
+    lake.put(types, [arrow_table(types, {key: [1, 2], "seen": [0, 0], "_asked_at_": [1.5, 2.5]})])
+    lake.store.apply([FeatureView("facts", "warehouse.facts", [Entity(key)], [Feature("_asked_at_")], "seen")])
+    lake.store.materialize(at=NOON)
+    assert lake.store.verify(["facts:_asked_at_"]).same
+
+
 def test_a_value_that_differs_by_its_status_only_is_found(lake: OnlineLake):
     right = manifest_of(lake)
     # A row that is there but null, where the lake has none: null both ways.
