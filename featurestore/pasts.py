@@ -16,7 +16,7 @@ from featurestore.upstream import ModelFiles, ReadSource
 from lakehouse.models.queries import nodes
 from lakehouse.types import TableName
 
-__all__ = ["Past", "past"]
+__all__ = ["Past", "past", "primary_key", "selected"]
 
 _SET_RETURNING = frozenset({"unnest", "unlist"})
 # Those that make one row of many and may give its time.
@@ -47,11 +47,11 @@ def past(view: FeatureView, source: ReadSource, models: ModelFiles) -> Past:
     join keys hold the primary key has one row; a primary key that holds the event timestamp, or what that is computed
     of, tells rows of different times apart.
     """
-    keys = {table: found for table in source.tables if (found := _primary_key(table, models))}
+    keys = {table: found for table in source.tables if (found := primary_key(table, models))}
     if not keys:
         return Past()
     doubt = Past(doubtful=tuple(sorted(keys.items())))
-    columns = _selected(source.tree, {})
+    columns = selected(source.tree, {})
     if columns is None or columns.table not in keys or len(keys) > 1:
         return doubt
     key = frozenset(column.lower() for column in keys[columns.table])
@@ -62,7 +62,8 @@ def past(view: FeatureView, source: ReadSource, models: ModelFiles) -> Past:
     return Past() if columns.whole and any(parts and parts <= key for parts in made_of) else doubt
 
 
-def _primary_key(table: TableName, models: ModelFiles) -> tuple[str, ...]:
+def primary_key(table: TableName, models: ModelFiles) -> tuple[str, ...]:
+    """Return the primary key of a table; nothing if it has none."""
     model = models.model(table) if table.schema == "warehouse" else None
     return tuple(model.contract.primary_key) if model is not None else ()
 
@@ -81,7 +82,7 @@ def _reason(table: TableName, key: Sequence[str], models: ModelFiles) -> str:
 
 
 @dataclass(slots=True)
-class _Selected:
+class Selected:
     """The columns of a SELECT over one table: by lower-case name, what they are in the table.
 
     Parameters
@@ -108,12 +109,16 @@ class _Selected:
         columns, same = self._find(name)
         return next(iter(columns)) if same else None
 
+    def ordered(self, name: str) -> str | None:
+        """Return the table's column that a name in ORDER BY means: a column of the query, else one of the table."""
+        return self.same(name) if name in self.named else name
+
     def made_of(self, name: str) -> frozenset[str]:
         """Return the table's columns that a column is computed of; none where that is unknown."""
         return self._find(name)[0]
 
 
-def _selected(tree: Mapping[str, Any], outer: Mapping[str, Any]) -> _Selected | None:
+def selected(tree: Mapping[str, Any], outer: Mapping[str, Any]) -> Selected | None:
     """Return the columns of a query, or None if its rows are not those of one table, each at most once."""
     if tree["type"] != "SELECT_NODE":
         return None
@@ -123,7 +128,7 @@ def _selected(tree: Mapping[str, Any], outer: Mapping[str, Any]) -> _Selected | 
     if below is None or _SET_RETURNING & called:
         return None
     alias = (tree["from_table"]["alias"] or tree["from_table"].get("table_name", "")).lower()
-    found = _Selected(below.table, {}, rest=False, whole=below.whole and not _AGGREGATES & called and _row_by_row(tree))
+    found = Selected(below.table, {}, rest=False, whole=below.whole and not _AGGREGATES & called and _row_by_row(tree))
     for item in tree["select_list"]:
         if item["class"] == "STAR":
             if not _starred(item, below, alias, found):
@@ -141,24 +146,24 @@ def _row_by_row(tree: Mapping[str, Any]) -> bool:
     return not (chosen or grouped or tree["having"] or tree["qualify"])
 
 
-def _from(item: Mapping[str, Any], ctes: Mapping[str, Any]) -> _Selected | None:
+def _from(item: Mapping[str, Any], ctes: Mapping[str, Any]) -> Selected | None:
     if item.get("column_name_alias"):
         return None
     if item["type"] == "SUBQUERY":
-        return _selected(item["subquery"]["node"], ctes)
+        return selected(item["subquery"]["node"], ctes)
     if item["type"] != "BASE_TABLE":
         return None
     name, schema = item["table_name"].lower(), item["schema_name"].lower()
     if schema:
-        return _Selected(TableName(schema, name))
+        return Selected(TableName(schema, name))
     cte = ctes.get(name)
     if cte is None or cte["aliases"]:
         return None
     # A CTE sees those before it, so never itself: a recursive one is no plain SELECT.
-    return _selected(cte["query_node"], {key: value for key, value in ctes.items() if key != name})
+    return selected(cte["query_node"], {key: value for key, value in ctes.items() if key != name})
 
 
-def _starred(item: Mapping[str, Any], below: _Selected, alias: str, found: _Selected) -> bool:
+def _starred(item: Mapping[str, Any], below: Selected, alias: str, found: Selected) -> bool:
     """Take over the columns of a star; False if it can't be told which these are."""
     if item["columns"] or item["expr"] or item["rename_list"] or item["qualified_exclude_list"]:
         return False
@@ -170,7 +175,7 @@ def _starred(item: Mapping[str, Any], below: _Selected, alias: str, found: _Sele
     return True
 
 
-def _computed(item: Mapping[str, Any], below: _Selected, alias: str) -> tuple[frozenset[str], bool]:
+def _computed(item: Mapping[str, Any], below: Selected, alias: str) -> tuple[frozenset[str], bool]:
     """Return what an expression is in terms of the table."""
     references = list(_references(item))
     plain = all(len(names) == 1 or names[-2].lower() == alias for names in references)

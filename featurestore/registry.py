@@ -26,6 +26,7 @@ from featurestore.feature_file import Given, collect, load_features
 from featurestore.listing import features_list, features_show
 from featurestore.pasts import past
 from featurestore.request import resolve
+from featurestore.row_order import refuse_row_order
 from featurestore.upstream import ModelFiles, ReadSource, SourceReader, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.errors import DefinitionError, PenstockError, RequestError
@@ -305,6 +306,7 @@ class _Planner:
                 hint="Make it first: penstock promote.",
             )
         bound = bind(view, self._opened())
+        refuse_row_order(view, source, self._models)
         upstream = models_upstream(self.snapshot.entry, source.tables)
         applied = AppliedView(view, bound, upstream, view_version(bound, upstream))
         self._check_history(view, source, new=_version(self.old.views.get(view.name)) != applied.version)

@@ -264,7 +264,8 @@ class OnlineFeatures:
         ruled = ["─" * width for width in widths]
         lines = [_aligned(row, widths) for row in (*heads, ruled, *rows)]
         if len(self) > shown:
-            lines.append(f"… and {len(self) - shown:,} more entities")
+            more = len(self) - shown
+            lines.append(f"… and {more:,} more {'entity' if more == 1 else 'entities'}")
         return [*lines, str(self.stamp)]
 
     def __repr__(self) -> str:

@@ -149,7 +149,7 @@ class _Finisher:
 
     def __init__(self, view: BoundView, feature: BoundFeature, stored: Sequence[Atom]) -> None:
         windowed = feature.windowed
-        self._where = f"{view.name}:{feature.name}"
+        self._name, self._where = feature.name, f"feature view {view.name!r}"
         self._function = windowed.function if windowed else ""
         self._places = tuple(stored.index(atom) for atom in atoms_of(feature, view))
         columns = [column.name for column in view.inputs]
@@ -175,17 +175,17 @@ class _Finisher:
                 return self._extreme(function, first, values)
 
     def _total(self, folded: Decimal | None, values: Sequence[Any]) -> Decimal | None:
-        if not values:
-            return folded
-        total = Decimal(0) if folded is None else folded
-        for value in values:
-            total = _EXACT.add(total, Decimal(value))
-        if abs(total.scaleb(-int(total.as_tuple().exponent), _EXACT)) >= _SUM_LIMIT:
-            raise RequestError(f"the sum {self._where} is too large for 38 digits")
+        total = _added(folded, values)
+        if values and total is not None and abs(total.scaleb(-int(total.as_tuple().exponent), _EXACT)) >= _SUM_LIMIT:
+            raise RequestError(
+                f"the sum of {self._name!r} has more than 38 digits at this instant",
+                where=self._where,
+                hint="Give the column fewer digits in the model or in a SELECT as the source, or shorten the window.",
+            )
         return total
 
     def _mean(self, folded: Decimal | None, count: int, values: Sequence[Any]) -> float | None:
-        total = self._total(folded, values)
+        total = _added(folded, values)
         if total is None:
             return None
         numerator, denominator = total.as_integer_ratio()
@@ -197,6 +197,16 @@ class _Finisher:
         candidates = values if folded is None else [folded, *values]
         choose = min if function == "min" else max
         return choose(candidates, key=_float_order) if self._is_float else choose(candidates)
+
+
+def _added(folded: Decimal | None, values: Sequence[Any]) -> Decimal | None:
+    """Return the exact sum of what was folded and some values; None where there is nothing."""
+    if not values:
+        return folded
+    total = Decimal(0) if folded is None else folded
+    for value in values:
+        total = _EXACT.add(total, Decimal(value))
+    return total
 
 
 def _float_order(value: float) -> tuple[bool, float, bool]:

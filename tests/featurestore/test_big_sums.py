@@ -136,3 +136,22 @@ def test_a_source_that_fails_is_not_blamed_on_a_sum(tmp_path: Path):
     with pytest.raises(PenstockError) as error:
         lake.store.materialize(at=NOON)
     assert "s_1d" not in str(error.value)
+
+
+def test_events_to_come_may_overflow_a_sum_but_no_mean(tmp_path: Path):
+    lake = lake_of(
+        tmp_path, (1, -1, BIG), (1, 1, BIG),
+        features=[Aggregate("s", "sum", column="v", windows=["1d"]), Aggregate("m", "mean", column="w", windows=["1d"])],
+    )  # fmt: skip
+    lake.store.materialize(at=NOON)
+    later = NOON + dt.timedelta(hours=1)
+    with pytest.raises(RequestError, match="more than 38 digits") as error:
+        lake.store.get_online_features(["sums:s_1d"], [{"zone": 1}], at=later)
+    text = str(error.value)
+    assert "'sums'" in text
+    assert "'s_1d'" in text
+    assert "SELECT as the source" in text
+    online = lake.store.get_online_features(["sums:m_1d"], [{"zone": 1}], at=later).to_dict()["m_1d"]
+    spine = {"zone": [1], "event_timestamp": [later]}
+    assert online == lake.store.get_historical_features(spine, ["sums:m_1d"]).to_arrow().column("m_1d").to_pylist()
+    assert online == [6e27]

@@ -587,6 +587,66 @@ def test_a_key_with_the_event_in_it_has_a_past(fresh: DefinitionLake, source: st
         assert "warehouse.hourly keeps only the newest row per zone, hour" in note
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("* from warehouse.trips limit 10", "LIMIT takes some rows of many"),
+        ("* from warehouse.trips order by seen limit 10", "LIMIT takes some rows of many"),
+        ("* from warehouse.trips order by k % 2 limit 10", "LIMIT takes some rows of many"),
+        ("k % 2 as k, zone, seen from warehouse.trips order by k limit 2", "LIMIT takes some rows of many"),
+        ("* from warehouse.trips limit 10%", "LIMIT takes some rows of many"),
+        ("* from warehouse.trips order by zone offset 1", "OFFSET takes some rows of many"),
+        ("* from (select * from warehouse.trips limit 3) x", "LIMIT takes some rows of many"),
+        ("zone, seen, (select fare from warehouse.trips limit 1) as fare from warehouse.trips", "LIMIT takes"),
+        ("distinct on (zone) * from warehouse.trips order by zone, seen", "DISTINCT ON takes some rows of many"),
+        ("zone, seen from warehouse.trips union all (from x) limit 1", "LIMIT takes some rows of many"),
+        ("*, row_number() over () as n from warehouse.trips", "row_number() OVER without ORDER BY"),
+        ("*, row_number() over (partition by zone) as n from warehouse.trips", "row_number() OVER without ORDER BY"),
+        ("* from warehouse.trips qualify row_number() over (partition by zone) = 1", "row_number() OVER without"),
+        ("*, lag(fare) over (partition by zone) as n from warehouse.trips", "lag() OVER without ORDER BY"),
+        ("*, lead(fare) over w as n from warehouse.trips window w as ()", "lead() OVER without ORDER BY"),
+        ("*, first_value(fare) over () as n from warehouse.trips", "first_value() OVER without ORDER BY"),
+        ("*, last(fare) over () as n from warehouse.trips", "last_value() OVER without ORDER BY"),
+        ("*, ntile(3) over () as n from warehouse.trips", "ntile() OVER without ORDER BY"),
+        ("*, sum(fare) over (rows 2 preceding) as n from warehouse.trips", "sum() OVER (ROWS …) without ORDER BY"),
+        ("zone, max(seen) as seen, first(fare) as fare from warehouse.trips group by zone", "first() takes rows as"),
+        ("zone, max(seen) as seen, ANY_VALUE(fare) as fare from warehouse.trips group by zone", "any_value() takes"),
+        ("zone, seen, list(fare)[1] as fare from warehouse.trips group by all", "list(… ORDER BY …)"),
+        (
+            "zone, max(seen) as seen, approx_quantile(fare, 0.5) as m from warehouse.trips group by zone",
+            "approx_quantile",
+        ),
+        ("a.* from warehouse.trips a positional join warehouse.trips b", "POSITIONAL JOIN"),
+    ],
+)
+def test_sources_that_hang_on_the_order_of_rows_are_refused(lake: DefinitionLake, columns: str, words: str):
+    columns = columns.replace("(from x)", "(select zone, seen from warehouse.trips)")
+    message = refused(lake, [a_view(source=f"select {columns}", features=[Aggregate("n", "count", windows=["1d"])])])
+    assert message.startswith("feature view 'demand': the source: ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "* from warehouse.trips order by all limit 10",
+        "* from warehouse.trips order by k desc limit 10",
+        "zone, seen, k as id from warehouse.trips t order by t.k limit 10",
+        "distinct on (zone) * from warehouse.trips order by zone, seen, k",
+        "distinct * from warehouse.trips",
+        "*, row_number() over (partition by zone order by seen, k) as n from warehouse.trips",
+        "*, lag(fare order by seen, k) over () as n from warehouse.trips",
+        "*, sum(fare) over (partition by zone) as n, count(*) over (order by seen) as m from warehouse.trips",
+        "*, rank() over () as n from warehouse.trips",
+        "zone, max(seen) as seen, first(fare order by k) as fare from warehouse.trips group by zone",
+        "zone, max(seen) as seen, string_agg(k::varchar, ',' order by k) as ks from warehouse.trips group by zone",
+        "zone, max(seen) as seen, arg_max(fare, k) as fare from warehouse.trips group by zone",  # ties can't be seen
+    ],
+)
+def test_sources_with_an_order_are_taken(lake: DefinitionLake, columns: str):
+    lake.apply([a_view(name="again", source=f"select {columns}", features=[Aggregate("n", "count", windows=["1d"])])])
+
+
 def test_a_model_that_never_ran_is_told(lake: DefinitionLake):
     lake.model("later", "create table warehouse.later (z integer);\ntruncate warehouse.later;\n"
                "insert into warehouse.later select zone as z from warehouse.trips;\n")  # fmt: skip

@@ -412,6 +412,12 @@ def test_long_texts_are_cut_where_people_read_them(exact: OnlineLake):
     assert answer.to_dict()["c7"] == ["x" * 5_000]
 
 
+@pytest.mark.parametrize(("entities", "said"), [(21, "… and 1 more entity"), (22, "… and 2 more entities")])
+def test_what_is_not_shown_is_counted(served: OnlineLake, entities: int, said: str):
+    answer = served.store.get_online_features(["state:fare"], [{"zone": 1}] * entities, at=NOON)
+    assert answer.lines()[-2] == said
+
+
 def test_every_way_out_has_the_same_columns(exact: OnlineLake):
     answer = exact.store.get_online_features(["wide:c0", "wide:c4"], {"zone": [1, 4], "tag": ["a", "b"]}, at=NOON)
     names = ["zone", "tag", "c0", "c0__status", "c4", "c4__status"]
