@@ -50,6 +50,7 @@ class Directory:
         self.views = self.path / "views"
         self._generations = self.path / "generations"
         self._pointer_path = self.path / "CURRENT"
+        self._pointer_name = str(self._pointer_path)  # a Path would be turned into text at every look
         self._pointer: tuple[_Mark, Pointer] | None = None
         self._manifests: dict[str, Manifest] = {}
 
@@ -81,7 +82,7 @@ class Directory:
             If its content is not what was written.
         """
         try:
-            state = os.stat(self._pointer_path)  # noqa: PTH116 - this runs before every lookup
+            state = os.stat(self._pointer_name)  # noqa: PTH116 - this runs before every lookup
         except FileNotFoundError:
             return None
         known = self._pointer
