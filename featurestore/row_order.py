@@ -63,7 +63,7 @@ def _problems(node: Mapping[str, Any], models: ModelFiles) -> Iterator[tuple[str
     if kind in ("FUNCTION", "WINDOW") and name in _SKETCHES:
         yield (
             f"{name}() gives other values when rows come in another order",
-            "Take quantile_cont() or another exact one.",
+            "Take an exact one: quantile_cont().",
         )
 
 
