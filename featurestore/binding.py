@@ -265,8 +265,13 @@ def _time(view: FeatureView, name: str, role: str, columns: Mapping[str, Column]
 
 
 def _inputs(view: FeatureView, columns: Mapping[str, Column]) -> tuple[Column, ...]:
-    names = (feature.name if isinstance(feature, Feature) else feature.column for feature in view.features)
-    found = (_scalar(view, name, "feature", columns) for name in names if name is not None)
+    names = (
+        (feature.name, f"feature {feature.name!r}")
+        if isinstance(feature, Feature)
+        else (feature.column, f"aggregate {feature.name!r}")
+        for feature in view.features
+    )
+    found = (_scalar(view, name, role, columns) for name, role in names if name is not None)
     return tuple({column.name: column for column in found}.values())
 
 
@@ -274,7 +279,7 @@ def _features(
     view: FeatureView, feature: Feature | Aggregate, columns: Mapping[str, Column], session: Session
 ) -> list[BoundFeature]:
     if isinstance(feature, Feature):
-        column = _named(view, feature.name, "feature", columns)
+        column = _named(view, feature.name, f"feature {feature.name!r}", columns)
         _check_dtype(view, feature, column, session)
         return [BoundFeature(feature.name, column.type)]
     source = None if feature.column is None else _scalar(view, feature.column, f"aggregate {feature.name!r}", columns)

@@ -6,11 +6,20 @@ here, everything else when they are bound to a snapshot (`featurestore.binding`)
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from featurestore.definition_checks import (
+    NAME,
+    check_column,
+    check_name,
+    checked_tags,
+    elements,
+    refuse_twice,
+    set_fields,
+    texts,
+)
 from featurestore.durations import Duration, canonical_duration, micros
 from lakehouse.errors import DefinitionError, near
 
@@ -28,8 +37,6 @@ __all__ = [
 ]
 
 AggregateFunction = Literal["count", "sum", "mean", "min", "max"]
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 # The default hop of a window: (windows shorter than this, hop).
 _HOPS = ((micros("12h"), "5m"), (micros("12d"), "1h"))
@@ -67,10 +74,10 @@ class Entity:
 
     def __post_init__(self) -> None:
         where = f"entity {self.name!r}"
-        _check_name(self.name, where)
-        keys = _texts(self.join_keys, "join_keys", where) or (self.name,)
-        _refuse_twice(keys, "join key", where)
-        _set(self, join_keys=keys, tags=_tags(self.tags, where))
+        check_name(self.name, where)
+        keys = texts(self.join_keys, "join_keys", where) or (self.name,)
+        refuse_twice(keys, "join key", where)
+        set_fields(self, join_keys=keys, tags=checked_tags(self.tags, where))
 
 
 @dataclass(frozen=True)
@@ -98,12 +105,12 @@ class Feature:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check_name(self.name, f"feature {self.name!r}")
+        check_name(self.name, f"feature {self.name!r}")
         if self.dtype is None:
             return
         if not isinstance(self.dtype, str) or not self.dtype.strip():
             raise DefinitionError("dtype must be a type as SQL spells it", where=f"feature {self.name!r}")
-        _set(self, dtype=self.dtype.strip())
+        set_fields(self, dtype=self.dtype.strip())
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -153,11 +160,11 @@ class Aggregate:
 
     def __post_init__(self) -> None:
         where = f"aggregate {self.name!r}"
-        _check_name(self.name, where)
+        check_name(self.name, where)
         if self.function not in get_args(AggregateFunction):
             hint = near(str(self.function), get_args(AggregateFunction), what="functions")
             raise DefinitionError(f"there is no function {self.function!r}", where=where, hint=hint)
-        _check_column(self.column, "column", where)
+        check_column(self.column, "column", where)
         if self.column is None and self.function != "count":
             raise DefinitionError(f"{self.function} needs a column", where=where)
         if isinstance(self.windows, str) or not isinstance(self.windows, Sequence) or not self.windows:
@@ -167,8 +174,8 @@ class Aggregate:
             hop = self.hop if self.hop is None or self.hop == "auto" else canonical_duration(self.hop, what="hop")
         except DefinitionError as error:
             raise DefinitionError(error.what, where=where, hint=error.hint) from None
-        _set(self, windows=windows, hop=hop)
-        _refuse_twice(windows, "window", where)
+        set_fields(self, windows=windows, hop=hop)
+        refuse_twice(windows, "window", where)
         for window in windows:
             self._check_window(window, where)
 
@@ -234,17 +241,17 @@ class Projection:
     def __post_init__(self) -> None:
         where = f"features of {self.view!r}"
         if self.prefix is not None:
-            _check_name(self.prefix, f"the prefix {self.prefix!r} of {self.view!r}")
+            check_name(self.prefix, f"the prefix {self.prefix!r} of {self.view!r}")
         if self.features is not None:
-            features = _texts(self.features, "features", where)
+            features = texts(self.features, "features", where)
             if not features:
                 raise DefinitionError("no features are taken", where=where, hint="The view itself takes all.")
-            _refuse_twice(features, "feature", where)
-            _set(self, features=features)
+            refuse_twice(features, "feature", where)
+            set_fields(self, features=features)
         for key, column in self.join_keys.items():
             if not isinstance(column, str):
                 raise DefinitionError(f"{key} must be the name of a column, not {column!r}", where=where)
-        _set(self, join_keys=dict(sorted(self.join_keys.items())))
+        set_fields(self, join_keys=dict(sorted(self.join_keys.items())))
 
     def __getitem__(self, features: Sequence[str] | str) -> Projection:
         """Take only these features."""
@@ -253,6 +260,14 @@ class Projection:
         if self.definition is not None:
             self.definition.check_features(taken.features or ())
         return _taken(self.definition, taken)
+
+    def on(self, *, prefix: str | None = None, **join_keys: str) -> Projection:
+        """Let the same features serve a role. See `FeatureView.on`; keys of an earlier role that are not named stay."""
+        view = self.definition
+        if view is not None:
+            view.check_join_keys(join_keys)
+        keys = {**self.join_keys, **join_keys}
+        return _taken(view, Projection(self.view, self.features, keys, self.prefix if prefix is None else prefix))
 
     @property
     def definition(self) -> FeatureView | None:
@@ -270,7 +285,9 @@ class FeatureView:
     name
         Letters, digits and underscores.
     source
-        A table of the lake (``"warehouse.trips"``), or a SELECT over its tables.
+        A table of the lake (``"warehouse.trips"``), or a SELECT over its tables. ``apply`` refuses one whose answer
+        hangs on the clock, on chance, or on the order of rows, as far as that can be seen: ties in the ORDER BY of a
+        window function, in ``arg_max``, ``arg_min``, ``mode`` and ASOF joins can't, nor sums of floating-point numbers.
     entities
         What the features describe; an empty list is one row for everybody.
     features
@@ -325,29 +342,29 @@ class FeatureView:
 
     def __post_init__(self) -> None:
         where = self.where
-        _check_name(self.name, where)
+        check_name(self.name, where)
         if not isinstance(self.source, str) or not self.source.strip():
             raise DefinitionError("source must be a table or a SELECT", where=where)
         if not isinstance(self.event_timestamp, str) or not self.event_timestamp:
             raise DefinitionError("event_timestamp must name a column of the source", where=where)
         for role in ("created_timestamp", "valid_to", "deleted"):
-            _check_column(getattr(self, role), role, where)
-        entities = _of(self.entities, Entity, "entities", where)
-        features = _of(self.features, (Feature, Aggregate), "features", where)
+            check_column(getattr(self, role), role, where)
+        entities = elements(self.entities, Entity, "entities", where)
+        features = elements(self.features, (Feature, Aggregate), "features", where)
         try:
             delay = canonical_duration(self.delay, what="delay")
             ttl = None if self.ttl is None else canonical_duration(self.ttl, what="ttl")
         except DefinitionError as error:
             raise DefinitionError(error.what, where=where, hint=error.hint) from None
-        _set(
+        set_fields(
             self,
             source=self.source.strip().rstrip("; \t\r\n"),
             entities=entities,
             features=features,
             delay=delay,
             ttl=ttl,
-            tie_breaker=_texts(self.tie_breaker, "tie_breaker", where),
-            tags=_tags(self.tags, where),
+            tie_breaker=texts(self.tie_breaker, "tie_breaker", where),
+            tags=checked_tags(self.tags, where),
         )
         self._check()
 
@@ -369,9 +386,9 @@ class FeatureView:
             raise DefinitionError("a TTL of 0 serves nothing", where=where, hint="None never expires.")
         if self.is_aggregate:
             self._check_aggregates()
-        _refuse_twice(self.join_keys, "join key", where)
-        _refuse_twice(self.feature_names, "feature", where)
-        _refuse_twice(self.tie_breaker, "tie_breaker", where)
+        refuse_twice(self.join_keys, "join key", where)
+        refuse_twice(self.feature_names, "feature", where)
+        refuse_twice(self.tie_breaker, "tie_breaker", where)
         keys = {key.lower() for key in self.join_keys}
         if clash := [name for name in self.feature_names if name.lower() in keys]:
             raise DefinitionError(f"{clash[0]} is a join key and a feature", where=where)
@@ -426,6 +443,13 @@ class FeatureView:
                 hint = near(name, self.feature_names, what="features")
                 raise DefinitionError(f"there is no feature {name!r}", where=self.where, hint=hint)
 
+    def check_join_keys(self, names: Iterable[str]) -> None:
+        """Raise a `DefinitionError` for a name that is no join key of this view; near matches are listed."""
+        for name in names:
+            if name not in self.join_keys:
+                hint = near(name, self.join_keys, what="join keys")
+                raise DefinitionError(f"there is no join key {name!r}", where=self.where, hint=hint)
+
     def on(self, *, prefix: str | None = None, **join_keys: str) -> Projection:
         """Let the view serve a role: read its join keys from other columns.
 
@@ -441,12 +465,7 @@ class FeatureView:
         DefinitionError
             If it has no such join key.
         """
-        for key in join_keys:
-            if key not in self.join_keys:
-                raise DefinitionError(
-                    f"there is no join key {key!r}", where=self.where, hint=near(key, self.join_keys, what="join keys")
-                )
-        return _taken(self, Projection(self.name, None, join_keys, prefix))
+        return _taken(self, Projection(self.name)).on(prefix=prefix, **join_keys)
 
     def __getitem__(self, features: Sequence[str] | str) -> Projection:
         """Take only these features: ``view[["trips_1h", "trips_1d"]]``."""
@@ -480,14 +499,14 @@ class FeatureService:
 
     def __post_init__(self) -> None:
         where = f"feature service {self.name!r}"
-        _check_name(self.name, where)
+        check_name(self.name, where)
         if isinstance(self.features, str) or not isinstance(self.features, Sequence) or not self.features:
             raise DefinitionError("features must be a list of feature views, roles or names", where=where)
         try:
             features = projections(self.features)
         except DefinitionError as error:
             raise DefinitionError(error.what, where=where, hint=error.hint) from None
-        _set(self, features=features, tags=_tags(self.tags, where))
+        set_fields(self, features=features, tags=checked_tags(self.tags, where))
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -514,7 +533,7 @@ def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
             found.append(element)
         elif isinstance(element, str):
             view, _, feature = element.partition(":")
-            if not _NAME.match(view) or not _NAME.match(feature):
+            if not NAME.match(view) or not NAME.match(feature):
                 raise DefinitionError(f"{element!r} names no feature", hint="Write it as view:feature.")
             if named and found[-1].view == view:
                 found[-1] = Projection(view, (*(found[-1].features or ()), feature))
@@ -528,58 +547,7 @@ def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
     return tuple(found)
 
 
-# -- checks -------------------------------------------------------------------------------------------------------
-
-
 def _taken(view: FeatureView | None, projection: Projection) -> Projection:
     """Let a projection remember its view, so that whoever has a service has all that it stands on."""
-    _set(projection, _definition=view)
+    set_fields(projection, _definition=view)
     return projection
-
-
-def _set(instance: object, **values: Any) -> None:
-    """Give a frozen instance its normal form while it is made."""
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-
-
-def _check_name(name: object, where: str) -> None:
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise DefinitionError(
-            f"{name!r} is not a name", where=where, hint="Letters, digits and underscores, not starting with a digit."
-        )
-
-
-def _check_column(name: object, role: str, where: str) -> None:
-    if name is not None and not (isinstance(name, str) and name):
-        raise DefinitionError(f"{role} must name a column of the source, not {name!r}", where=where)
-
-
-def _texts(values: object, what: str, where: str) -> tuple[str, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) and v for v in values):
-        raise DefinitionError(f"{what} must be a list of names, not {values!r}", where=where)
-    return tuple(values)
-
-
-def _of(values: object, kinds: Any, what: str, where: str) -> tuple[Any, ...]:
-    names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise DefinitionError(f"{what} must be a list of {names}", where=where)
-    for value in values:
-        if not isinstance(value, kinds):
-            raise DefinitionError(f"{what}: {value!r} is no {names}", where=where)
-    return tuple(values)
-
-
-def _tags(tags: object, where: str) -> dict[str, str]:
-    if not isinstance(tags, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
-        raise DefinitionError("tags must map text to text", where=where)
-    return dict(sorted(tags.items()))
-
-
-def _refuse_twice(names: Sequence[str], what: str, where: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name.lower() in seen:
-            raise DefinitionError(f"the {what} {name!r} is named twice", where=where)
-        seen.add(name.lower())

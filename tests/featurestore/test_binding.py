@@ -270,14 +270,14 @@ def test_a_join_names_its_key_once_with_using(session):
         ({"tie_breaker": ["a_bigin"]}, ["tie_breaker: the source has no column 'a_bigin'", "a_bigint"]),
         ({"entities": [Entity("zone")]}, ["join key: the source spells the column 'zone' as 'Zone'", "Write 'Zone'"]),
         ({"entities": [Entity("zones")]}, ["join key: the source has no column 'zones'"]),
-        ({"features": [Feature("a_prize")]}, ["feature: the source has no column 'a_prize'", "Did you mean a_price"]),
+        ({"features": [Feature("a_prize")]}, ["feature 'a_prize': the source has no column 'a_prize'", "Did you"]),
         (
             {"features": [Feature("A_price")]},
-            ["feature: the source spells the column 'A_price' as 'a_price'", "rename"],
+            ["feature 'A_price': the source spells the column 'A_price' as 'a_price'", "rename"],
         ),
         (
             {"features": [Aggregate("n", "count", ["1h"], "a_prize")]},
-            ["the source has no column 'a_prize'", "Did you mean a_price"],
+            ["aggregate 'n': the source has no column 'a_prize'", "Did you mean a_price"],
         ),
         ({"event_timestamp": "a_timestamp"}, ["column 'a_timestamp' is of type TIMESTAMP, not " + TIMESTAMPTZ]),
         ({"event_timestamp": "a_date"}, ["event_timestamp: column 'a_date' is of type DATE", "Only instants"]),
@@ -445,5 +445,5 @@ def test_binding_reads_the_snapshot_that_is_asked_for(tmp_path):
     assert lake.bind(a_view()).features[0] == BoundFeature("a_price", "BIGINT")
     lake.drop_column("a_price")
     with lake.session() as session:
-        refused(a_view(), session, "feature: the source has no column 'a_price'")
+        refused(a_view(), session, "feature 'a_price': the source has no column 'a_price'")
     assert lake.bind(a_view(), first) == old == replace(old)

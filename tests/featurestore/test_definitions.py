@@ -346,6 +346,15 @@ def test_a_role_reads_its_keys_from_other_columns():
     assert view.on(zone="x", borough="x").join_keys == {"zone": "x", "borough": "x"}
 
 
+def test_a_part_takes_a_role_too():
+    view = a_view(entities=[Entity("zone", ["zone", "borough"])])
+    role = view[["trips_1h"]].on(zone="to", prefix="to")
+    assert role == view.on(zone="to", prefix="to")[["trips_1h"]]
+    assert role.definition == view
+    assert role.on(borough="b") == Projection("demand", ("trips_1h",), {"zone": "to", "borough": "b"}, "to")
+    assert Projection("demand", ("x",)).on(any_key="k") == Projection("demand", ("x",), {"any_key": "k"})
+
+
 def test_part_of_a_view_keeps_the_order_wanted():
     assert a_view()[["trips_7d", "trips_1h"]] == Projection("demand", ("trips_7d", "trips_1h"))
     assert a_view()["trips_1h"] == Projection("demand", ("trips_1h",))
@@ -365,6 +374,8 @@ def test_a_projection_remembers_its_view_and_equals_one_that_does_not():
     ("take", "facts"),
     [
         (lambda v: v.on(pickup_zones="z"), ["there is no join key 'pickup_zones'", "Did you mean pickup_zone?"]),
+        (lambda v: v["trips_1h"].on(pickup_zones="z"), ["there is no join key 'pickup_zones'", "pickup_zone?"]),
+        (lambda v: v["trips_1h"].on(prefix="7"), ["'7' is not a name"]),
         (lambda v: v.on(pickup_zone=5), ["pickup_zone must be the name of a column, not 5"]),
         (lambda v: v[["trips_1m"]], ["there is no feature 'trips_1m'", "Did you mean trips_1"]),
         (lambda v: v["trips"], ["there is no feature 'trips'"]),
