@@ -145,6 +145,11 @@ class FeatureStore:
         from featurestore.retrieval import retrieve
         from lakehouse.session import Session
 
+        if definitions not in ("pinned", "latest"):
+            raise RequestError(
+                f"definitions cannot be {definitions!r}",
+                hint="pinned takes those of the snapshot that is read, latest the newest.",
+            )
         snapshot = self.lake.catalog.resolve(as_of)
         known = read_definitions(snapshot if definitions == "pinned" else self.lake.catalog.latest())
         service = known.service_of(features)

@@ -178,6 +178,14 @@ def test_as_of_takes_the_data_and_the_definitions_of_a_snapshot(fresh: OnlineLak
     assert rides("more:rides_1d", as_of=3, definitions="latest") == [2]
 
 
+@pytest.mark.parametrize("definitions", ["foo", "PINNED", None, 3])
+def test_definitions_are_pinned_or_latest(served: OnlineLake, definitions: Any):
+    with pytest.raises(RequestError, match="definitions cannot be") as error:
+        served.store.get_historical_features(ASKED, "tips", definitions=definitions)
+    assert "pinned takes" in str(error.value)
+    assert "latest the newest" in str(error.value)
+
+
 def test_names_and_roles_are_the_same_on_both_sides(served: OnlineLake):
     asked = {"zone": [1], "to_zone": [2], "event_timestamp": [NOON]}
     features = [STATE, STATE.on(zone="to_zone", prefix="to"), TOWN]
