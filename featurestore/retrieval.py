@@ -270,7 +270,7 @@ class RetrievalJob:
             self._check(one, answer)
         reports = tuple(answer.report for answer in answers)
         seconds = time.perf_counter() - began
-        return answers, RetrievalReport(self.snapshot.number, len(self.spine), reports, seconds)
+        return answers, RetrievalReport(self.snapshot.number, len(self.spine), reports, seconds, self.spine.ambiguous)
 
     def _check(self, asked: Asked, answer: Answer) -> None:
         """Refuse what an engine may have got wrong: shapes would shift silently otherwise."""

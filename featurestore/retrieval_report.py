@@ -28,12 +28,15 @@ class RetrievalReport:
         One report per view and role, in the order asked; see `featurestore.engines.ViewReport`.
     seconds
         How long it took.
+    ambiguous
+        Local times of the spine that occur twice; the earlier instant was taken.
     """
 
     snapshot: int
     spine_rows: int
     views: tuple[ViewReport, ...]
     seconds: float
+    ambiguous: int = 0
 
     def to_text(self) -> str:
         """Return the report as an aligned table, with a sentence for each thing that wants attention."""
@@ -41,15 +44,24 @@ class RetrievalReport:
         widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADS))]
         lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         lines.insert(1, "  ".join("─" * width for width in widths))
-        return "\n".join([self._title, *lines, *(note for view in self.views for note in _notes(view))])
+        return "\n".join([self._title, *lines, *self._told()])
 
     def __repr__(self) -> str:
         return self.to_text()
 
     def _repr_html_(self) -> str:
         rows = [(_name(view), *_counts(view)) for view in self.views]
+        return html_table(_HEADS, rows, title=self._title, notes=self._told())
+
+    def _told(self) -> list[str]:
+        """Return a sentence for each thing that wants attention."""
         notes = [note for view in self.views for note in _notes(view)]
-        return html_table(_HEADS, rows, title=self._title, notes=notes)
+        if self.ambiguous:
+            occur = "occurs" if self.ambiguous == 1 else "occur"
+            notes.insert(
+                0, f"{plural(self.ambiguous, 'local time')} {occur} twice (clocks went back): the earlier was taken."
+            )
+        return notes
 
     @property
     def _title(self) -> str:

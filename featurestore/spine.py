@@ -48,12 +48,15 @@ class Spine:
         That column as int64 µs since 1970 UTC; arbitrary where null.
     valid
         Where it is not null; None if nowhere.
+    ambiguous
+        How many of its local times occur twice; the earlier instant was taken.
     """
 
     table: pa.Table
     timestamp: str
     instants: NDArray[np.int64]
     valid: NDArray[np.bool_] | None
+    ambiguous: int = 0
 
     def __len__(self) -> int:
         return len(self.instants)
@@ -117,8 +120,8 @@ def read_spine(
     name = timestamp if timestamp is not None else _timestamp_name(table)
     if name not in names:
         raise RequestError(f"the spine has no column {name!r}", hint=near(name, names, what="columns"))
-    instants, valid = _instants(table.column(name), name, timezone)
-    return Spine(table, name, instants, valid)
+    instants, valid, ambiguous = _instants(table.column(name), name, timezone)
+    return Spine(table, name, instants, valid, ambiguous)
 
 
 def _as_table(frame: Any) -> pa.Table:
@@ -196,29 +199,30 @@ def _timestamp_name(table: pa.Table) -> str:
 
 def _instants(
     column: pa.ChunkedArray, name: str, timezone: str | None
-) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None, int]:
+    """Return the instants of a column, where they are not null, and how many local times occur twice."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     kind = column.type
     if pa.types.is_null(kind):
-        return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_) if len(column) else None
+        return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_) if len(column) else None, 0
     if not pa.types.is_timestamp(kind):
         raise _no_timestamp(name, kind)
     if timezone is not None:
         _check_zone(timezone)
     raw = column.cast(pa.int64()).fill_null(0).to_numpy().astype(np.int64, copy=False)
     valid = column.is_valid().to_numpy() if column.null_count else None
-    instants = _micros(raw, kind.unit, name)
+    instants, ambiguous = _micros(raw, kind.unit, name), 0
     if kind.tz is None:
         if timezone is None:
             raise RequestError(
                 f"the times in {name!r} have no zone",
                 hint='Say which clock they were read from: timezone="UTC" or timezone="America/New_York".',
             )
-        instants = _zoned(instants, valid, name, timezone)
-    return instants, valid
+        instants, ambiguous = _zoned(instants, valid, name, timezone)
+    return instants, valid, ambiguous
 
 
 def _no_timestamp(name: str, kind: pa.DataType) -> RequestError:
@@ -260,7 +264,10 @@ def _micros(raw: NDArray[np.int64], unit: str, name: str) -> NDArray[np.int64]:
     return instants
 
 
-def _zoned(local: NDArray[np.int64], valid: NDArray[np.bool_] | None, name: str, timezone: str) -> NDArray[np.int64]:
+def _zoned(
+    local: NDArray[np.int64], valid: NDArray[np.bool_] | None, name: str, timezone: str
+) -> tuple[NDArray[np.int64], int]:
+    """Return the instants of local times, and how many of these occur twice."""
     rows = np.arange(len(local)) if valid is None else np.flatnonzero(valid)
     readings = local[rows]
     outside = (readings < _FIRST_LOCAL) | (readings > _LAST_LOCAL)
@@ -279,7 +286,7 @@ def _zoned(local: NDArray[np.int64], valid: NDArray[np.bool_] | None, name: str,
         )
     instants = local.copy()
     instants[rows] = found.utc
-    return instants
+    return instants, 0 if found.ambiguous is None else int(found.ambiguous.sum())
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------

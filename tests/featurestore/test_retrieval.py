@@ -212,6 +212,18 @@ def test_the_report_adds_up(lake: FeatureLake) -> None:
     assert "1 row of the source without an event timestamp" in repr(report)
 
 
+@pytest.mark.parametrize("twice", [0, 1, 2])
+def test_local_times_that_occur_twice_are_counted(lake: FeatureLake, twice: int) -> None:
+    once, again = dt.datetime(2026, 10, 25, 1, 30), dt.datetime(2026, 10, 25, 2, 30)  # noqa: DTZ001 - what a clock shows
+    spine = {"event_timestamp": [once, None, *[again] * twice], "zone": [1] * (2 + twice)}
+    job = ask(lake, [LOOKUP], [LOOKUP.on()], spine, timezone="Europe/Paris")
+    assert job.report.ambiguous == job.spine.ambiguous == twice
+    line = ["", "1 local time occurs twice (clocks went back)", "2 local times occur twice (clocks went back)"][twice]
+    for text in (job.report.to_text(), repr(job), job._repr_html_()):
+        assert line in text
+        assert ("clocks went back" in text) == bool(twice)
+
+
 def test_files_out_of_time_are_skipped(lake: FeatureLake) -> None:
     spine = {"event_timestamp": at(101), "zone": [1]}
     assert ask(lake, [LOOKUP], [LOOKUP.on()], spine).report.views[0].files_skipped == 1
