@@ -10,7 +10,7 @@ from lakehouse.errors import RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_key"]
+__all__ = ["as_key", "plain"]
 
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)\Z")
 _BITS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}
@@ -49,7 +49,7 @@ def as_key(column: pa.Array | pa.ChunkedArray, type_: str, *, what: str) -> pa.A
     """
     import pyarrow as pa
 
-    array = _plain(column)
+    array = plain(column)
     if pa.types.is_decimal256(array.type):
         raise RequestError(f"{what} is of type {array.type}", hint="Cast it: keys have at most 38 digits.")
     decimal = _DECIMAL.match(type_)
@@ -72,7 +72,8 @@ def as_key(column: pa.Array | pa.ChunkedArray, type_: str, *, what: str) -> pa.A
     return result
 
 
-def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array of its values, however they are encoded."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -91,11 +91,16 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 def _notes(view: ViewReport) -> list[str]:
     notes = []
     if view.without_key:
-        notes.append(f"{view.view}: {plural(view.without_key, 'spine row')} without a key or an instant found nothing.")
+        without = "without a key or an instant"
+        if view.impossible:
+            without += ", or with a key that cannot be,"
+        notes.append(f"{view.view}: {plural(view.without_key, 'spine row')} {without} found nothing.")
+    for column, type_, rows in view.impossible:
+        notes.append(f"{view.view}: {plural(rows, 'value')} of {column} cannot be of the key's type {type_}.")
     if view.hidden:
         notes.append(
             f"{view.view}: for {plural(view.hidden, 'spine row')} a later correction was hidden, "
-            'as it was not known yet (corrections="latest" asks for it).'
+            'as it was not known yet (--corrections latest, in Python corrections="latest", asks for it).'
         )
     if view.rows_excluded:
         notes.append(f"{view.view}: {plural(view.rows_excluded, 'row')} of the source without an event timestamp.")

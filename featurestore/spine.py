@@ -6,14 +6,14 @@ engines need of it are instants, keys, and a dense code per entity.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.keys import as_key
+from featurestore.keys import as_key, plain
 from featurestore.request import Asked
 from lakehouse.errors import PenstockError, RequestError, near
 from lakehouse.types import plural
@@ -76,12 +76,15 @@ class Entities:
         For each of them its instant, µs.
     keys
         Each key that occurs, once; columns named as the view's join keys.
+    impossible
+        Columns of the spine with values that cannot be of their join key's type: column, that type, number of rows.
     """
 
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
     instants: NDArray[np.int64]
     keys: pa.Table
+    impossible: tuple[tuple[str, str, int], ...] = ()
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -343,4 +346,18 @@ def entities(spine: Spine, asked: Asked) -> Entities:
         _, places, codes = np.unique(mixed, return_index=True, return_inverse=True)
         first = rows[places]
     distinct = keys.take(first) if keys.num_columns else keys
-    return Entities(rows, codes, spine.instants[rows], distinct)
+    return Entities(rows, codes, spine.instants[rows], distinct, tuple(_impossible(spine, asked, keys)))
+
+
+def _impossible(spine: Spine, asked: Asked, keys: pa.Table) -> Iterator[tuple[str, str, int]]:
+    """Yield the columns with values that became null because they cannot be of the key's type."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for key, name, column in zip(asked.view.keys, asked.keys, keys.columns, strict=True):
+        given = plain(spine.table.column(name))
+        missing = given.null_count
+        if pa.types.is_floating(given.type):  # what pandas makes of a gap
+            missing = pc.sum(pc.is_null(given, nan_is_null=True)).as_py() or 0
+        if column.null_count > missing:
+            yield name, key.type, column.null_count - missing

@@ -52,6 +52,9 @@ class ViewReport:
         Rows of the whole source that have no event timestamp, or an infinite one.
     files_read, files_skipped
         Files of the source's tables, as far as the lake's log tells.
+    impossible
+        Columns of the spine with values that cannot be of their join key's type: column, that type, number of rows.
+        They are counted under ``without_key`` too.
     """
 
     view: str
@@ -68,6 +71,7 @@ class ViewReport:
     rows_excluded: int
     files_read: int
     files_skipped: int
+    impossible: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def matched(self) -> int:

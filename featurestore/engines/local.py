@@ -103,6 +103,7 @@ class _Answering:
             rows_excluded=excluded,
             files_read=files.read,
             files_skipped=files.skipped,
+            impossible=self.known.impossible,
         )
         return Answer(tuple(columns), tuple(statuses), report)
 

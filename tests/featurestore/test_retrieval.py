@@ -224,6 +224,24 @@ def test_local_times_that_occur_twice_are_counted(lake: FeatureLake, twice: int)
         assert ("clocks went back" in text) == bool(twice)
 
 
+@pytest.mark.parametrize(
+    ("zone", "told"),
+    [
+        (pa.array([2**63, 1, None], pa.uint64()), "1 value of zone cannot be of the key's type BIGINT."),
+        ([Decimal("1.5"), Decimal("2.5"), None], "2 values of zone cannot be of the key's type BIGINT."),
+        ([1.0, float("nan"), None], None),
+        ([1, 2, None], None),
+    ],
+)
+def test_keys_that_cannot_be_are_told_from_those_that_are_missing(lake: FeatureLake, zone: Any, told: str) -> None:
+    text = ask(lake, [LOOKUP], [LOOKUP.on()], {"event_timestamp": at(1, 2, 3), "zone": zone}).report.to_text()
+    if told is None:
+        assert "cannot be" not in text
+    else:
+        assert f"sales: {told}" in text
+        assert "without a key or an instant, or with a key that cannot be, found nothing" in text
+
+
 def test_files_out_of_time_are_skipped(lake: FeatureLake) -> None:
     spine = {"event_timestamp": at(101), "zone": [1]}
     assert ask(lake, [LOOKUP], [LOOKUP.on()], spine).report.views[0].files_skipped == 1
