@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from featurestore.binding import BoundView
+from featurestore.definition_checks import shown
 from featurestore.definitions import Entity, FeatureService, FeatureView, Projection, projections
 from featurestore.durations import duration_text
 from lakehouse.errors import DefinitionError, RequestError, near
@@ -226,12 +227,12 @@ class Definitions:
             asked = projections(list(features))
         except TypeError:
             raise RequestError(
-                f"{features!r} names no features", hint='Ask for a service, or a list such as ["view:feature"].'
+                f"{shown(features)} names no features", hint='Ask for a service, or a list such as ["view:feature"].'
             ) from None
         except DefinitionError as error:
             raise RequestError(error.what, hint=self._list_hint(features) or error.hint) from None
         if not asked:
-            raise RequestError("no features are asked for", hint='Name them, e.g. features=["view:feature"].')
+            raise RequestError("no features are asked for", hint="Name a feature service, or features as view:feature.")
         bound = {projection.view: self.view(projection.view).bound for projection in asked}
         try:
             return explicit(asked, bound)
@@ -246,7 +247,7 @@ class Definitions:
                 return version
         raise RequestError(
             f"feature service {service.name!r} was changed since it was applied as {newest.ref}",
-            hint=f'Apply it: penstock apply. Or ask for what was applied: features="{newest.ref}".',
+            hint=f"Apply it: penstock apply. Or ask for what was applied: {newest.ref!r}.",
         )
 
     def _pinned(self, service: ServiceVersion) -> tuple[Projection, ...]:
@@ -265,9 +266,9 @@ class Definitions:
     def _list_hint(self, features: Sequence[Any]) -> str | None:
         for element in features:
             if isinstance(element, FeatureService):
-                return f"Ask for a service by itself, not in a list: features={element.name!r}."
+                return f"Ask for a service by itself, not with others: {element.name!r}."
             if isinstance(element, str) and element.partition("@")[0] in self.services:
-                return f"Ask for a service by itself, not in a list: features={element!r}."
+                return f"Ask for a service by itself, not with others: {element!r}."
             if isinstance(element, str) and element in self.views:
                 return f"Name its features: {self._example(element)}."
         return None

@@ -15,6 +15,7 @@ import click
 from lakehouse import rendering
 from lakehouse.cli import cli, command
 from lakehouse.errors import DefinitionError, RequestError
+from lakehouse.types import plural
 
 if TYPE_CHECKING:
     from featurestore.parity import Mismatch
@@ -186,16 +187,20 @@ def _historical(
 
     FEATURES is a feature service (tips, tips@2), or names such as zone_demand:trips_1h.
     """
-    from featurestore.frame_files import read_frame, write_frame
+    from featurestore.frame_files import check_output, read_frame, write_frame
     from lakehouse.result import QueryResult
 
-    frame = spine if any(character.isspace() for character in spine) else read_frame(Path(spine))
+    if output is not None:  # before anything is computed
+        check_output(output)
+    frame = spine if not spine or any(character.isspace() for character in spine) else read_frame(Path(spine))
     asked = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     job = store.get_historical_features(frame, asked, **options)
     table = job.to_arrow(statuses=statuses)
     if output is not None:
         write_frame(table, output)
-        click.echo(f"{table.num_rows:,} rows × {table.num_columns} columns written to {output}", err=True)
+        click.echo(
+            f"{plural(table.num_rows, 'row')} × {plural(table.num_columns, 'column')} written to {output}", err=True
+        )
     if name is not None:
         click.echo(repr(job.save(name)), err=form != "table")
     if output is None and name is None:

@@ -8,9 +8,28 @@ from typing import Any
 
 from lakehouse.errors import DefinitionError
 
-__all__ = ["NAME", "check_column", "check_name", "checked_tags", "elements", "refuse_twice", "set_fields", "texts"]
+__all__ = [
+    "NAME",
+    "check_column",
+    "check_name",
+    "checked_tags",
+    "elements",
+    "refuse_twice",
+    "set_fields",
+    "shown",
+    "texts",
+]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+_SHOWN = 60  # characters
+
+
+def shown(value: object) -> str:
+    """Return a value as errors show it: in one line, and not all of a long one."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({type(value).__name__})"
 
 
 def set_fields(instance: object, **values: Any) -> None:
@@ -30,13 +49,13 @@ def check_name(name: object, where: str) -> None:
 def check_column(name: object, role: str, where: str) -> None:
     """Refuse what can't be the name of a column; None is none."""
     if name is not None and not (isinstance(name, str) and name):
-        raise DefinitionError(f"{role} must name a column of the source, not {name!r}", where=where)
+        raise DefinitionError(f"{role} must name a column of the source, not {shown(name)}", where=where)
 
 
 def texts(values: object, what: str, where: str) -> tuple[str, ...]:
     """Return a list of names."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) and v for v in values):
-        raise DefinitionError(f"{what} must be a list of names, not {values!r}", where=where)
+        raise DefinitionError(f"{what} must be a list of names, not {shown(values)}", where=where)
     return tuple(values)
 
 
@@ -47,7 +66,7 @@ def elements(values: object, kinds: Any, what: str, where: str) -> tuple[Any, ..
         raise DefinitionError(f"{what} must be a list of {names}", where=where)
     for value in values:
         if not isinstance(value, kinds):
-            raise DefinitionError(f"{what}: {value!r} is no {names}", where=where)
+            raise DefinitionError(f"{what}: {shown(value)} is no {names}", where=where)
     return tuple(values)
 
 

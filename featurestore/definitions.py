@@ -18,6 +18,7 @@ from featurestore.definition_checks import (
     elements,
     refuse_twice,
     set_fields,
+    shown,
     texts,
 )
 from featurestore.durations import Duration, canonical_duration, micros
@@ -541,7 +542,8 @@ def projections(features: Sequence[Any]) -> tuple[Projection, ...]:
                 found.append(Projection(view, (feature,)))
         else:
             raise DefinitionError(
-                f"{element!r} is no feature", hint="Take a feature view, view.on(…), view[[…]] or a view:feature name."
+                f"{shown(element)} is no feature",
+                hint="Take a feature view, view.on(…), view[[…]] or a view:feature name.",
             )
         named = isinstance(element, str)
     return tuple(found)

@@ -12,9 +12,10 @@ from lakehouse.errors import InputError, RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_frame", "write_frame"]
+__all__ = ["check_output", "read_frame", "write_frame"]
 
 _TEXT = re.compile(r"\.(csv|tsv)(\.(gz|zst|bz2|xz))?\Z")
+_OUTPUT = re.compile(r"\.(parquet|arrow|feather|csv)\Z")
 _KINDS = "Files end in .parquet, .arrow or .csv (also .csv.gz)."
 
 
@@ -88,14 +89,31 @@ def _untyped(table: pa.Table) -> pa.Table:
     return table
 
 
+def check_output(path: Path) -> None:
+    """Refuse what no rows can be written to.
+
+    Raises
+    ------
+    RequestError
+        If the name's ending says nothing, or there is no such directory.
+    """
+    if not _OUTPUT.search(path.name.lower()):
+        raise RequestError(
+            f"cannot tell what to write from the name {path.name!r}", hint="Files end in .parquet, .arrow or .csv."
+        )
+    if not path.parent.is_dir():
+        raise RequestError(f"there is no directory {path.parent}", where=str(path), hint="Make it first.")
+
+
 def write_frame(table: pa.Table, path: Path) -> None:
     """Write rows to a file, whole or not at all.
 
     Raises
     ------
     RequestError
-        If the file's name ends in something else than it can be written as.
+        If the file's name ends in something else than it can be written as, or there is no such directory.
     """
+    check_output(path)
     name = path.name.lower()
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -107,13 +125,11 @@ def write_frame(table: pa.Table, path: Path) -> None:
             from pyarrow import feather
 
             feather.write_feather(table, partial)
-        elif name.endswith(".csv"):
+        else:
             from lakehouse.result import QueryResult
 
             with partial.open("wb") as out:
                 QueryResult.from_table(table).write_csv(out)
-        else:
-            raise RequestError(f"cannot tell what to write from the name {path.name!r}", hint=_KINDS)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -125,6 +125,7 @@ def _claim(origin: dict[str, str], name: str, feature: str) -> None:
     if other is not None:
         raise RequestError(
             f"two columns would be called {name!r}: {other} and {feature}",
-            hint="Ask for full_feature_names=True, give a role a prefix, or rename the spine's column.",
+            hint="Ask for full names (--full-feature-names, in Python full_feature_names=True), give a role a prefix, "
+            "or rename the spine's column.",
         )
     origin[name.lower()] = feature

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.instants import micros_text
@@ -318,5 +319,5 @@ def _cell(value: Any, code: int) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return utc_text(value)
-    text = "null" if value is None else str(value)
+    text = "null" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"

@@ -111,7 +111,7 @@ def retrieve(
         hint = near(str(corrections), get_args(Corrections), what="corrections")
         raise RequestError(f"corrections cannot be {corrections!r}", hint=hint)
     if not projections:
-        raise RequestError("no features are asked for", hint='Name some, e.g. features=["view:feature"], or a service.')
+        raise RequestError("no features are asked for", hint="Name a feature service, or features as view:feature.")
     spine = read_spine(frame, timestamp=timestamp, timezone=timezone)
     asked = resolve(projections, views, full_feature_names=full_feature_names, taken=spine.table.column_names)
     for one in asked:

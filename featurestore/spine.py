@@ -6,6 +6,7 @@ engines need of it are instants, keys, and a dense code per entity.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ _MAX = 2**63 - 1
 # Years 1 to 9999: what clocks of time zones are defined for.
 _FIRST_LOCAL, _LAST_LOCAL = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHOWN_ROWS = 5
+_MIXED = re.compile(r"Conversion failed for column (.*) with type object")
+_WIDE = ("Int128", "UInt128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +136,30 @@ def _as_table(frame: Any) -> pa.Table:
     try:
         table = _converted(frame)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"the spine cannot be read: {str(error).splitlines()[0]}") from error
+        raise _unreadable(frame, error) from error
     if table is None:
         raise RequestError(
             f"a spine is a table, not a {type(frame).__name__}",
             hint="Give a pandas, polars, pyarrow or DuckDB table, a dict of lists, or a list of dicts.",
         )
     return table.replace_schema_metadata(None)
+
+
+def _unreadable(frame: Any, error: Exception) -> RequestError:
+    """Return why a frame can't be read, naming the column where that is known."""
+    text = ": ".join(map(str, reversed(error.args))) or type(error).__name__
+    if mixed := _MIXED.search(text):
+        return RequestError(
+            f"the spine's column {mixed[1]!r} holds values of several types", hint="Give all of them one type."
+        )
+    schema = getattr(frame, "schema", None)
+    types = schema.items() if isinstance(schema, Mapping) else ()
+    if wide := [f"{name!r} is {type_}" for name, type_ in types if str(type_) in _WIDE]:
+        return RequestError(
+            f"the spine's column {', '.join(wide)}, which Arrow does not have",
+            hint="Cast it, e.g. to Int64 or Decimal(38, 0).",
+        )
+    return RequestError(f"the spine cannot be read: {text.splitlines()[0]}")
 
 
 def _converted(frame: Any) -> pa.Table | None:
@@ -192,11 +212,11 @@ def _timestamp_name(table: pa.Table) -> str:
         raise RequestError(
             "the spine has no timestamp column",
             hint=f"Columns: {', '.join(f'{field.name} {field.type}' for field in table.schema) or 'none'}. Each row "
-            "needs the instant as of which it asks.",
+            "needs the instant as of which it asks; --timestamp, in Python timestamp=, names its column.",
         )
     raise RequestError(
         f"the spine has {len(candidates)} timestamp columns and none is called {DEFAULT_TIMESTAMP}",
-        hint=f'Say which it is: timestamp="…", one of {", ".join(candidates)}.',
+        hint=f"Say which it is: --timestamp, in Python timestamp=; one of {', '.join(candidates)}.",
     )
 
 
@@ -222,7 +242,7 @@ def _instants(
         if timezone is None:
             raise RequestError(
                 f"the times in {name!r} have no zone",
-                hint='Say which clock they were read from: timezone="UTC" or timezone="America/New_York".',
+                hint="Say which clock they come from, e.g. UTC or America/New_York: --timezone, in Python timezone=.",
             )
         instants, ambiguous = _zoned(instants, valid, name, timezone)
     return instants, valid, ambiguous
@@ -236,7 +256,7 @@ def _no_timestamp(name: str, kind: pa.DataType) -> RequestError:
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         hint = "A number has no unit: convert it to a timestamp first."
     else:
-        hint = "Convert it to a timestamp first, e.g. with pandas.to_datetime(…, utc=True)."
+        hint = "Convert it to a timestamp first: in SQL with …::timestamptz, in pandas with to_datetime(…, utc=True)."
     return RequestError(f"the spine's timestamp column {name!r} is of type {kind}", hint=hint)
 
 

@@ -25,8 +25,28 @@ if TYPE_CHECKING:
     from featurestore.retrieval import RetrievalJob
     from featurestore.serving import Serving
     from featurestore.training import TrainingSet
+    from lakehouse.result import QueryResult
 
 __all__ = ["FeatureStore"]
+
+
+_STATEMENTS = frozenset(
+    (
+        "alter",
+        "attach",
+        "call",
+        "copy",
+        "create",
+        "delete",
+        "drop",
+        "insert",
+        "merge",
+        "pragma",
+        "set",
+        "truncate",
+        "update",
+    )
+)
 
 
 class FeatureStore:
@@ -161,7 +181,7 @@ class FeatureStore:
             self.lake.settings,
             views,
             projections,
-            self.lake.sql(entity_df, as_of=snapshot.number) if isinstance(entity_df, str) else entity_df,
+            self._selected(entity_df, snapshot.number) if isinstance(entity_df, str) else entity_df,
             timestamp=timestamp,
             timezone=timezone,
             full_feature_names=full_feature_names,
@@ -169,6 +189,19 @@ class FeatureStore:
             service=service.ref if service else None,
             definitions_sha=known.sha256,
         )
+
+    def _selected(self, query: str, snapshot: int) -> QueryResult:
+        """Return the rows of a spine that is a SELECT."""
+        first = query.split(None, 1)[0].lower() if query.strip() else ""
+        if not first or first == query.strip().lower():
+            raise RequestError(
+                f"a spine is a table or a SELECT, not {query!r}",
+                hint="Files are spines of penstock historical --spine FILE; in Python read them first, e.g. with "
+                "polars.read_csv() or pyarrow.parquet.read_table().",
+            )
+        if first in _STATEMENTS:
+            raise RequestError(f"a spine is a SELECT, not {first.upper()}", hint="Nothing was run.")
+        return self.lake.sql(query, as_of=snapshot)
 
     def training_set(self, name: str, version: int | None = None) -> TrainingSet:
         """Return a saved training set; its newest version if none is given."""

@@ -114,7 +114,7 @@ def _check_function(view: FeatureView, function: str) -> None:
 def _table(view: FeatureView, node: Mapping[str, object], ctes: set[str]) -> TableName | None:
     name, schema = str(node["table_name"]), str(node["schema_name"]).lower()
     if node["at_clause"]:
-        raise _wrong(view, "it has AT (…)", "The snapshot is chosen when features are asked for: as_of=….")
+        raise _wrong(view, "it has AT (…)", "The snapshot is chosen when features are asked for (--as-of).")
     if not schema and not node["catalog_name"]:
         if name.lower() in ctes:
             return None

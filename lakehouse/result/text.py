@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import html
 import json
 import shutil
@@ -198,6 +199,8 @@ def _scalar(value: Any) -> str:
     match value:
         case dt.datetime():
             return _moment(value)
+        case decimal.Decimal():
+            return f"{value:f}"  # never 1E-10
         case bytes():
             return _printable(repr(value)[2:-1])
     return str(value)

@@ -126,6 +126,18 @@ def test_columns_that_are_none_are_named(frame: Any) -> None:
     assert "event_timestamp" in message or "k0" in message
 
 
+def test_columns_of_several_types_are_named() -> None:
+    pd = pytest.importorskip("pandas")
+    for values in ([b"a", 1], ["a", 1], [1, "a"]):
+        message = refused(pd.DataFrame({"event_timestamp": [NOON] * 2, "k0": values}))
+        assert message.startswith("the spine's column 'k0' holds values of several types")
+
+
+def test_types_that_arrow_does_not_have_are_named() -> None:
+    frame = pl.DataFrame({"event_timestamp": [NOON], "k0": pl.Series([1], dtype=pl.Int128)})
+    assert "the spine's column 'k0' is Int128, which Arrow does not have" in refused(frame)
+
+
 def test_columns_of_unequal_length_are_refused() -> None:
     assert "cannot be read" in refused({"event_timestamp": [NOON], "k0": [1, 2]})
 
@@ -206,7 +218,7 @@ def test_seconds_too_far_away_are_refused_with_their_row() -> None:
 
 def test_naive_times_need_a_zone() -> None:
     frame = {"event_timestamp": [local(2020, 3, 1, 7)]}
-    assert 'timezone="UTC"' in refused(frame)
+    assert "--timezone, in Python timezone=" in refused(frame)
     assert read_spine(frame, timezone="America/New_York").instants.tolist() == [MICROS]
 
 

@@ -163,6 +163,30 @@ def test_a_spine_may_be_a_select(served: OnlineLake):
     assert job.to_arrow().column("rides_1d").to_pylist() == [1, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("spine.csv", ["not 'spine.csv'", "read them first", "--spine FILE"]),
+        ("", ["not ''"]),
+        (" \n", ["a spine is a table or a SELECT"]),
+        ("delete from warehouse.facts", ["a spine is a SELECT, not DELETE"]),
+        ("Create table x as select 1", ["a spine is a SELECT, not CREATE"]),
+    ],
+)
+def test_texts_that_are_no_spines(served: OnlineLake, query: str, words: list[str]):
+    with pytest.raises(RequestError) as error:
+        served.store.get_historical_features(query, "tips")
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("features", [pd.DataFrame({"x": range(1000)}), [pd.DataFrame({"x": range(1000)})], b"x" * 999])
+def test_what_is_no_feature_is_not_shown_at_length(served: OnlineLake, features: Any):
+    with pytest.raises(RequestError) as error:
+        served.store.get_historical_features(ASKED, features)
+    assert len(str(error.value)) < 300
+
+
 def test_as_of_takes_the_data_and_the_definitions_of_a_snapshot(fresh: OnlineLake):
     store = fresh.store
     fresh.append(facts((1, -0.1, None, "5.00", "late")))
