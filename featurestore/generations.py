@@ -175,13 +175,13 @@ def check_succession(current: Manifest | None, following: Manifest) -> None:
     if current.lake != following.lake:
         raise RequestError(
             f"the online store serves lake {current.lake}, this generation is of lake {following.lake}",
-            hint="Give each lake its own [online] path, or publish with force.",
+            hint="Give each lake its own [online] path, or insist: --force, in Python force=True.",
         )
     if following.snapshot < current.snapshot:
         raise RequestError(
             f"the online store serves snapshot {current.snapshot}, this generation is of the older "
             f"snapshot {following.snapshot}",
-            hint="Materialize the newest snapshot, or publish with force to go back on purpose.",
+            hint="Materialize the newest snapshot, or go back on purpose: --force, in Python force=True.",
         )
 
 

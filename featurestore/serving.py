@@ -206,7 +206,8 @@ class _Request:
             if name.lower() in self._taken:
                 raise RequestError(
                     f"two columns would be called {name!r}: one of entity_rows, and a feature",
-                    hint="Ask for full_feature_names=True, give a role a prefix, or leave the column out.",
+                    hint="Ask for full names (--full-feature-names, in Python full_feature_names=True), give a role "
+                    "a prefix, or leave the column out.",
                 )
         for key in self._keys:
             if key not in columns:

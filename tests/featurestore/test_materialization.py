@@ -251,7 +251,7 @@ def test_an_older_snapshot_is_refused_unless_forced(lake: OnlineLake):
     served = lake.store.materialize(at=NOON)
     with pytest.raises(RequestError, match=r"snapshot 4, .*older snapshot 3") as error:
         lake.store.materialize(as_of=3, at=NOON)
-    assert "force" in said(error)
+    assert "--force, in Python force=True" in said(error)
     assert lake.store.online.current_id() == served.generation
     forced = lake.store.materialize(as_of=3, at=NOON, force=True)
     assert (forced.snapshot, forced.published) == (3, True)

@@ -222,8 +222,10 @@ def test_windows_and_ttl_go_on_between_materializations(served: OnlineLake):
 )
 def test_entity_rows_that_are_none(served: OnlineLake, rows: Any, message: str):
     for _ in range(2):
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(RequestError, match=message) as error:
             served.store.get_online_features("tips", rows, at=NOON)
+        if "two columns" in message:
+            assert "--full-feature-names, in Python full_feature_names=True" in str(error.value)
 
 
 def test_a_number_that_no_key_can_be_is_nobody(served: OnlineLake):
