@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featurestore.response import OnlineFeatures
     from featurestore.store import FeatureStore
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]
 
 
 def _open_store(project: str, env: str | None) -> FeatureStore:
@@ -45,23 +45,9 @@ def _print(
     if form == "json":
         rendering.print_json(value)
     elif form == "csv":
-        _print_rows(rows, form, columns=columns)
+        rendering.print_rows(rows, form, columns=columns)
     else:
         click.echo("\n".join(lines))
-
-
-def _print_rows(
-    rows: Sequence[dict[str, Any]], form: str, *, empty: str = "nothing", columns: Sequence[str] = ()
-) -> None:
-    """Print rows; in CSV lists and dicts as people write them."""
-    from featurestore.listing import value_text
-
-    if form == "csv":
-        rows = [
-            {key: value_text(value) if isinstance(value, list | tuple | dict) else value for key, value in row.items()}
-            for row in rows
-        ]
-    rendering.print_rows(rows, form, empty=empty, columns=columns)
 
 
 _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
@@ -104,7 +90,10 @@ def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool)
     if form == "table":
         click.echo("\n".join(lines))
     else:
-        _print_rows(rows, form)
+        rendering.print_rows(rows, form, columns=rendering.PLAN_COLUMNS)
+
+
+_DIFFERENCE_COLUMNS = ("kind", "name", "action", "changes")
 
 
 @_command("apply", example="penstock apply")
@@ -113,12 +102,15 @@ def _apply(store: FeatureStore, form: str, *, prune: bool) -> None:
     """Publish the entities, feature views and feature services of features.py."""
     plan = store.apply(prune=prune)
     rows = [{"kind": d.kind, "name": d.name, "action": d.action, "changes": list(d.details)} for d in plan.differences]
-    _print(plan.to_dict(), plan.lines(), rows, form)
+    _print(plan.to_dict(), plan.lines(), rows, form, columns=_DIFFERENCE_COLUMNS)
 
 
 @cli.group("features", epilog="Example:  penstock features list")
 def _features() -> None:
     """Look at the feature definitions that are applied."""
+
+
+_LISTED_COLUMNS = ("kind", "name", "version", "keys", "features", "source", "used_by", "owner", "description")
 
 
 @_command("list", group=_features, example="penstock features list")
@@ -129,7 +121,7 @@ def _features_list(store: FeatureStore, as_of: str | None, form: str) -> None:
 
     rows = features_list(store.definitions(as_of=as_of))
     shown = list_rows(rows) if form == "table" else rows
-    _print_rows(shown, form, empty="Nothing is applied yet: penstock apply.")
+    rendering.print_rows(shown, form, empty="Nothing is applied yet: penstock apply.", columns=_LISTED_COLUMNS)
 
 
 @_command("show", group=_features, example="penstock features show zone_demand")
@@ -144,12 +136,12 @@ def _features_show(store: FeatureStore, name: str, as_of: str | None, form: str)
     if form == "json":
         rendering.print_json(shown)
     elif form == "csv":
-        _print_rows(rows or [shown], form)
+        rendering.print_rows(rows or [shown], form)
     else:
         click.echo("\n".join(show_lines(shown)))
         if rows:
             click.echo("")
-            _print_rows(rows, form)
+            rendering.print_rows(rows, form)
 
 
 # -- offline --------------------------------------------------------------------------------------------------------
@@ -223,13 +215,20 @@ def _training_set() -> None:
     """Look at saved training sets, and reproduce them."""
 
 
+_TRAINING_SET_COLUMNS = (
+    *("name", "version", "rows", "columns", "service", "snapshot", "source_snapshot"),
+    *("saved_at", "keep_until", "sha256"),
+)
+
+
 @_command("list", group=_training_set, example="penstock training-set list")
 def _training_set_list(store: FeatureStore, form: str) -> None:
     """List the saved training sets."""
     rows = store.training_sets()
     if form == "table":  # as long as it takes to tell two apart
         rows = [{**row, "sha256": row["sha256"][:12]} for row in rows]
-    _print_rows(rows, form, empty="No training sets yet: penstock historical … --save NAME")
+    empty = "No training sets yet: penstock historical … --save NAME"
+    rendering.print_rows(rows, form, empty=empty, columns=_TRAINING_SET_COLUMNS)
 
 
 @_command("show", group=_training_set, example="penstock training-set show tips")
@@ -322,6 +321,9 @@ def _say_stamp(answer: OnlineFeatures) -> None:
     click.echo(str(answer.stamp), err=True)
 
 
+_GENERATION_COLUMNS = ("generation", "served", "snapshot", "at", "built_at", "view", "entities", "tail", "bytes")
+
+
 @_command("status", group=_online, example="penstock online status")
 def _online_status(store: FeatureStore, form: str) -> None:
     """Show which generation is served, its views, and those it can be rolled back to."""
@@ -341,7 +343,8 @@ def _online_status(store: FeatureStore, form: str) -> None:
         for generation in store.online.generations()
         for name, file in generation.views.items()
     ]
-    _print_rows(rows, form, empty="No generation yet: penstock materialize.")
+    empty = "No generation yet: penstock materialize."
+    rendering.print_rows(rows, form, empty=empty, columns=_GENERATION_COLUMNS)
 
 
 @_command("rollback", group=_online, example="penstock online rollback")
@@ -350,7 +353,7 @@ def _online_rollback(store: FeatureStore, generation: str | None, form: str) -> 
     """Serve the generation before the current one again, or GENERATION."""
     served = store.online.rollback(generation)
     row = {"generation": served.id, "snapshot": served.snapshot, "at": served.instant, "built_at": served.built_at}
-    _print_rows([row], form)
+    rendering.print_rows([row], form)
 
 
 @_command("verify", example="penstock verify tips")

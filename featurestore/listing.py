@@ -13,7 +13,7 @@ from featurestore.differences import source_text
 from featurestore.durations import duration_text
 from lakehouse.errors import RequestError, near
 
-__all__ = ["features_list", "features_show", "list_rows", "show_lines", "show_rows", "value_text"]
+__all__ = ["features_list", "features_show", "list_rows", "show_lines", "show_rows"]
 
 _SHOWN_WIDTH = 48
 _HASH_SHOWN = 12
@@ -82,16 +82,16 @@ def show_rows(shown: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each feature of what `features_show` found, with plain values only; an entity has none."""
     rows = shown["features"] or []
     return [
-        {key: value_text(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows
+        {key: _value_text(value) if isinstance(value, dict) else value for key, value in row.items()} for row in rows
     ]
 
 
-def value_text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     """Return a value as people write it: ``zone=132, day=2020-05-01`` for a dict, ``a, b`` for a list."""
     if isinstance(value, dict):
-        return ", ".join(f"{key}={value_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_value_text(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(value_text, value))
+        return ", ".join(map(_value_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "null" if value is None else str(value)
@@ -107,7 +107,7 @@ def _lines(key: str, value: Any) -> list[str]:
         return [", ".join(key if isinstance(key, str) else f"{key['column']} {key['type']}" for key in value)]
     if key == "upstream":
         return [f"{table} ({version[:_HASH_SHOWN]})" for table, version in value.items()]
-    return [value_text(value)]
+    return [_value_text(value)]
 
 
 def _cut(text: str) -> str:

@@ -186,17 +186,6 @@ def _export_raw(lake: Lake, source: str, load: str, output: Path, form: str) -> 
     rendering.print_rows([{"path": f.path, "size": f.size, "sha256": f.sha256} for f in files], form)
 
 
-@command("plan", example="penstock plan")
-@click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
-def _plan(lake: Lake, select: Sequence[str], form: str) -> None:
-    """Show which models would run, and why."""
-    plan = lake.plan(select=select)
-    if form == "table":
-        click.echo("\n".join(rendering.plan_text(plan, lake.settings.paths.sql)))
-        return
-    rendering.print_rows(rendering.plan_rows(plan), form, columns=rendering.PLAN_COLUMNS)
-
-
 @command("promote", example="penstock promote")
 @click.option("--select", multiple=True, metavar="TABLE", help="Only this model; may be repeated.")
 def _promote(lake: Lake, select: Sequence[str], form: str) -> None:

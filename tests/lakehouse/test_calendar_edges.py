@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from lakehouse.cli import cli
+from featurestore.cli import cli
 from lakehouse.errors import QueryError
 from lakehouse.lake import Lake
 from lakehouse.result import QueryResult

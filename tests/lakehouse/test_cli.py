@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from featurestore.cli import cli
 from lakehouse import Lake
-from lakehouse.cli import cli
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from featurestore.cli import cli
 from lakehouse import Lake
 from lakehouse.catalog import Catalog
-from lakehouse.cli import cli
 from lakehouse.errors import CatalogDamagedError, StorageError, UnknownSnapshotError
 from lakehouse.metadata import Executions
 from lakehouse.storage import Storage
@@ -505,7 +505,7 @@ _FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-from lakehouse.cli import cli
+from featurestore.cli import cli
 cli(sys.argv[2:])
 """
 

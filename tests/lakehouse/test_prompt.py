@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurestore.cli import cli
 from lakehouse import prompt, terminal
-from lakehouse.cli import cli
 from lakehouse.errors import ProjectError, UnknownSnapshotError
 from lakehouse.lake import Lake
 from lakehouse.prompt import Prompt, split
@@ -431,7 +431,7 @@ class Screen:
     def __init__(self, project: Path, state: Path, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         script = (
-            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from lakehouse.cli import cli; "
+            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from featurestore.cli import cli; "
             f"cli(['sql', '--project', {str(project)!r}, *{list(arguments)!r}], prog_name='penstock')"
         )
         self._process = subprocess.Popen(

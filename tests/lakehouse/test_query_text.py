@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from lakehouse.cli import cli
+from featurestore.cli import cli
 from lakehouse.errors import QueryError, RequestError
 from lakehouse.lake import Lake
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lakehouse.cli import cli
+from featurestore.cli import cli
 
 
 @pytest.fixture
