@@ -8,24 +8,20 @@ there is only one NaN.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from featurestore.codec.buffers import as_binary, binary_parts, column, fixed_values, is_null, join, slices, validity
+from featurestore.codec.decoding import Decode, damaged, row_decoder
 from featurestore.codec.layouts import Layout, arrow_type, layout
-from lakehouse.errors import CatalogDamagedError, RequestError
+from lakehouse.errors import RequestError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Decode", "RowCodec"]
-
-Buffer = bytes | memoryview
-Decode = Callable[..., tuple[Any, ...]]
-"""Called with a buffer, and optionally where the row starts and ends in it."""
+__all__ = ["RowCodec"]
 
 _LONGEST = 2**32 - 1
 _ARROW_LONGEST = 2**31 - 1
@@ -63,22 +59,7 @@ class RowCodec:
 
         Compile it once: what is not asked for is skipped without being looked at.
         """
-        wanted = frozenset(positions)
-        code = "<" + _bitmap_code(self._bitmap)
-        slots: dict[int, int] = {}
-        for place, known in enumerate(self._layouts):
-            if place in wanted or known.variable:
-                slots[place] = len(slots) + 1
-                code += known.code
-            else:
-                code += f"{known.size}x"
-        plan = [(slots[place], 1 << place, self._layouts[place]) for place in positions]
-        if self._variable:
-            ends = [
-                (slots[place], self._layouts[place].convert if place in wanted else None) for place in self._variable
-            ]
-            return _variable_decoder(struct.Struct(code), self._size, len(self.types), plan, ends)
-        return _fixed_decoder(struct.Struct(code), len(self.types), plan)
+        return row_decoder(self._layouts, self._bitmap, positions)
 
     def encode(self, columns: Sequence[pa.Array], rows: int | None = None) -> pa.LargeBinaryArray:
         """Return the packed rows of columns of equal length.
@@ -135,7 +116,7 @@ class RowCodec:
             cuts = np.concatenate([begin, begin + self._size, begin + self._size + ends[:, :-1]], axis=1)
             pieces = slices(data, np.append(cuts.reshape(-1), offsets[-1]))
         elif (lengths != self._size).any():
-            raise _damaged()
+            raise damaged()
         step = len(self._variable) + 1
         fixed = _every(pieces, 0, step) if self._variable else pieces
         records = self._records(fixed)
@@ -197,7 +178,7 @@ class RowCodec:
 
         bits = np.unpackbits(np.ascontiguousarray(records["nulls"]), axis=1, bitorder="little")
         if bits[:, len(self.types) :].any():
-            raise _damaged()
+            raise damaged()
         return bits[:, : len(self.types)].T.astype(np.bool_)
 
     def _ends(
@@ -207,7 +188,7 @@ class RowCodec:
         import numpy as np
 
         if (lengths < self._size).any():
-            raise _damaged()
+            raise damaged()
         dtype = self._dtype().fields
         ends = np.zeros((len(lengths), len(self._variable)), np.int64)
         for number, place in enumerate(self._variable):
@@ -215,14 +196,8 @@ class RowCodec:
             for byte in range(4):
                 ends[:, number] |= data[start + byte].astype(np.int64) << (8 * byte)
         if (np.diff(ends, axis=1, prepend=0) < 0).any() or (ends[:, -1] != lengths - self._size).any():
-            raise _damaged()
+            raise damaged()
         return ends
-
-
-def _damaged() -> CatalogDamagedError:
-    return CatalogDamagedError(
-        "a packed row is not what its types say", hint="Build it again: penstock materialize --full."
-    )
 
 
 def _too_long(ends: npt.NDArray[np.int64]) -> Any:
@@ -232,92 +207,6 @@ def _too_long(ends: npt.NDArray[np.int64]) -> Any:
 def _bitmap_size(columns: int) -> int:
     size = max(1, -(-columns // 8))
     return next((known for known in (1, 2, 4, 8) if size <= known), -(-size // 8) * 8)
-
-
-def _bitmap_code(size: int) -> str:
-    return {1: "B", 2: "H", 4: "I", 8: "Q"}.get(size, f"{size}s")
-
-
-def _fixed_decoder(fields: struct.Struct, columns: int, plan: Sequence[tuple[int, int, Layout]]) -> Decode:
-    unpack, size = fields.unpack_from, fields.size
-    finish = _finisher(fields, columns, plan)
-
-    def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
-        if (len(buffer) if end is None else end) - start != size:
-            raise _damaged()
-        try:
-            values = list(unpack(buffer, start))
-        except struct.error:
-            raise _damaged() from None
-        return finish(values)
-
-    return decode
-
-
-def _variable_decoder(
-    fields: struct.Struct,
-    size: int,
-    columns: int,
-    plan: Sequence[tuple[int, int, Layout]],
-    ends: Sequence[tuple[int, Callable[[Any], Any] | None]],
-) -> Decode:
-    unpack = fields.unpack_from
-    finish = _finisher(fields, columns, plan)
-
-    def decode(buffer: Buffer, start: int = 0, end: int | None = None) -> tuple[Any, ...]:
-        stop = len(buffer) if end is None else end
-        previous = base = start + size
-        try:
-            values = list(unpack(buffer, start))
-            for slot, convert in ends:
-                following = base + values[slot]
-                if not previous <= following <= stop:
-                    raise _damaged()
-                if convert is not None:
-                    values[slot] = convert(buffer[previous:following])
-                previous = following
-        except (struct.error, UnicodeDecodeError):
-            raise _damaged() from None
-        if previous != stop:
-            raise _damaged()
-        return finish(values)
-
-    return decode
-
-
-def _finisher(
-    fields: struct.Struct, columns: int, plan: Sequence[tuple[int, int, Layout]]
-) -> Callable[[list[Any]], tuple[Any, ...]]:
-    """Return what makes the row of the fields, text and blobs among them, which were made when their bounds were known.
-
-    Fields are the bitmap and then what the plan picks; where that is all of them in their order, nothing is moved.
-    """
-    empty = fields.unpack(bytes(fields.size))
-    nothing = empty[0]  # the bitmap when nothing is null: an integer, or bytes when it is long
-    converted = list({slot: known.convert for slot, _, known in plan if known.convert and not known.variable}.items())
-    slots = [slot for slot, _, _ in plan]
-    slot_of = {bit: slot for slot, bit, _ in plan}
-    straight = slots == list(range(1, len(empty)))
-
-    def finish(values: list[Any]) -> tuple[Any, ...]:
-        bitmap = values[0]
-        for slot, convert in converted:
-            values[slot] = convert(values[slot])
-        if bitmap != nothing:
-            nulls = bitmap if isinstance(bitmap, int) else int.from_bytes(bitmap, "little")
-            if nulls >> columns:
-                raise _damaged()
-            while nulls:
-                lowest = nulls & -nulls
-                nulls ^= lowest
-                if lowest in slot_of:
-                    values[slot_of[lowest]] = None
-        if straight:
-            del values[0]
-            return tuple(values)
-        return tuple([values[slot] for slot in slots])
-
-    return finish
 
 
 def _lengths(array: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
@@ -344,7 +233,7 @@ def _text_column(known: Layout, values: pa.LargeBinaryArray, nulls: npt.NDArray[
         # By way of binary, so that the text is checked to be UTF-8.
         array = values.cast(pa.binary()).cast(type_)
     except pa.ArrowInvalid:
-        raise _damaged() from None
+        raise damaged() from None
     _, ends, data = array.buffers()
     return pa.Array.from_buffers(type_, len(array), [validity(nulls), ends, data], offset=array.offset)
 
