@@ -115,7 +115,9 @@ def test_neighbours_of_such_values_stay_what_they_are(lake: Lake) -> None:
 )
 def test_a_users_zone_at_the_edges(lake: Lake, value: str, zone: str, shown: str) -> None:
     query = f"select timestamptz '{value}' as x, null::timestamptz as n, 'infinity'::timestamptz as i"
-    assert lake.sql(query, timezone=zone).to_text(width=200).splitlines()[-1].split("  ")[0] == shown
+    text = lake.sql(query, timezone=zone).to_text(width=200).splitlines()[-1].split("  ")[0]
+    # New York was 4:56:02 behind until 1883; DuckDB writes the seconds from 2.0.1 on.
+    assert text.replace("-04:56:02", "-04:56") == shown
 
 
 def test_edges_on_the_command_line(lake: Lake, tmp_path: Path) -> None:

@@ -341,12 +341,15 @@ def ctrl_c_after(event: threading.Event) -> Iterator[None]:
         event.wait(30)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # Where the tests run in the background the signal may be ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=send)
     thread.start()
     try:
         yield
     finally:
         thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 # -- completion -------------------------------------------------------------------------------------------------------
@@ -431,7 +434,8 @@ class Screen:
     def __init__(self, project: Path, state: Path, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         script = (
-            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from featurestore.cli import cli; "
+            "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "signal.signal(signal.SIGINT, signal.default_int_handler); from featurestore.cli import cli; "
             f"cli(['sql', '--project', {str(project)!r}, *{list(arguments)!r}], prog_name='penstock')"
         )
         self._process = subprocess.Popen(
