@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,21 +28,12 @@ from lakehouse.errors import (
 )
 from lakehouse.snapshot_log import LAKE_FILE, SnapshotLog
 from lakehouse.storage import Storage
+from lakehouse.tags import Tags
 from lakehouse.types import AsOf, Clock, TableName, new_ulid, parse_instant, utc_now, utc_text
 
 __all__ = ["Catalog", "Change", "Snapshot", "TableChange", "files_sha256"]
 
 _ATTEMPTS = 20
-_TAG_BEGINS = re.compile(r"[A-Za-z]")
-_NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_.-]")
-_TAG_LENGTH = 200  # file systems end at 255 bytes
-
-
-class _Tag(msgspec.Struct, frozen=True):
-    format: int
-    name: str
-    snapshot: int
-    at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +183,7 @@ class Catalog:
         self.clock = clock
         self._failpoint = failpoint
         self._log = SnapshotLog(storage)
+        self._tags = Tags(storage, clock)
 
     # -- the lake as a whole ------------------------------------------------------------------------------------
 
@@ -329,45 +320,18 @@ class Catalog:
 
     def tags(self) -> dict[str, int]:
         """Return the snapshot number of every tag."""
-        names = [name.removesuffix(".json") for name in self.storage.list("_catalog/refs")]
-        return {name: self._tag(name).snapshot for name in names}
+        return self._tags.snapshots()
 
     def tag(self, name: str, number: int) -> None:
-        """Name a snapshot for ever.
-
-        Raises
-        ------
-        RequestError
-            If the name is none for a tag, or names another snapshot already.
-        """
-        if (refused := _not_a_tag(name)) is not None:
-            raise RequestError(
-                refused, hint="A tag begins with a letter of A to Z or a to z; letters, digits, - _ . may follow."
-            )
+        """Name a snapshot for ever. See `lakehouse.tags.Tags.tag`."""
         self.latest()  # writing stops where the newest entry is damaged
         self._check_objects(self.snapshot(number).entry)
-        data = msgspec.json.encode(_Tag(FORMAT, name, number, utc_text(self.clock())))
-        if not self.storage.put_if_absent(f"_catalog/refs/{name}.json", data) and self._tag(name).snapshot != number:
-            raise RequestError(
-                f"tag {name!r} names snapshot {self._tag(name).snapshot} already",
-                hint=f"Delete it first (penstock tag --delete {name}) or take another name.",
-            )
+        self._tags.tag(name, number)
 
     def delete_tag(self, name: str) -> None:
-        """Delete a tag."""
+        """Give a tag up. See `lakehouse.tags.Tags.delete`."""
         self.latest()
-        if name not in self.tags():
-            raise UnknownSnapshotError(f"there is no tag {name!r}", hint=near(name, self.tags(), what="tags"))
-        self.storage.delete(f"_catalog/refs/{name}.json")
-
-    def _tag(self, name: str) -> _Tag:
-        place = f"_catalog/refs/{name}.json"
-        try:
-            return msgspec.json.decode(self.storage.read(place), type=_Tag)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise CatalogDamagedError(
-                "the tag cannot be read", where=place, hint="Delete the file and tag again."
-            ) from None
+        self._tags.delete(name)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -551,21 +515,6 @@ def files_sha256(files: Iterable[DataFile]) -> str:
     """Return the hash that identifies a table's content: over the paths and sizes of its files, in path order."""
     text = "".join(f"{file.path}\0{file.size}\n" for file in sorted(files, key=lambda file: file.path))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _not_a_tag(name: str) -> str | None:
-    """Return why a text is no tag, None if it is one."""
-    if not name:
-        return "a tag needs a name"
-    if name[0].isdigit():
-        return f"{name!r} cannot be a tag: it must not look like a number or a time"
-    if strange := _NOT_IN_TAG.search(name):
-        return f"{strange[0]!r} cannot be in a tag"
-    if not _TAG_BEGINS.match(name):
-        return f"{name!r} cannot be a tag: it must begin with a letter"
-    if len(name) > _TAG_LENGTH:
-        return f"a tag has at most {_TAG_LENGTH} characters, and this one has {len(name)}"
-    return None
 
 
 def _undoing(base: Snapshot, name: TableName) -> str:
