@@ -80,17 +80,41 @@ def penstock(arguments: list[str], directory: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_readme_shows_what_the_commands_print(tmp_path: Path) -> None:
-    commands = list(shown_commands(README.read_text(encoding="utf-8")))
-    project = tmp_path / "demo"
-    demo = penstock(["demo", "--directory", str(project)], tmp_path) if commands else ""
+@dataclass(frozen=True)
+class Demo:
+    """The demo's project, and what making it printed."""
+
+    project: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    directory = tmp_path_factory.mktemp("docs")
+    project = directory / "demo"
+    return Demo(project, penstock(["demo", "--directory", str(project)], directory))
+
+
+def test_the_readme_shows_what_the_commands_print(demo: Demo) -> None:
     differing = []
+    commands = list(shown_commands(README.read_text(encoding="utf-8")))
+    assert commands
     for shown in commands:
         arguments = shlex.split(shown.command)[1:]
-        actual = demo if arguments == ["demo"] else penstock(arguments, project)
+        actual = demo.printed if arguments == ["demo"] else penstock(arguments, demo.project)
         if not matches(normal(shown.output), normal(actual)):
             differing.append(f"$ {shown.command}\n{actual}")
     assert not differing, "The README differs from:\n" + "\n".join(differing)
+
+
+def test_what_the_demo_says_to_try_next_works_as_it_is_typed(demo: Demo) -> None:
+    _, _, after = demo.printed.partition("Try next:\n")
+    commands = after.splitlines()
+    assert len(commands) > 3
+    for command in commands:
+        done = subprocess.run(command, shell=True, cwd=demo.project.parent, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,15 +58,16 @@ def run(directory: Path | None, echo: Callable[[str], None]) -> None:
     _one_month_more(store, files, first, step)
     echo("")
     echo(f"Done in {time.monotonic() - started:.1f} s. The lake is in {_short(store.lake.storage.uri)}. Try next:")
-    prefix = "" if project == Path.cwd() else f"cd {_short(str(project))} && "
-    for command in (
-        'penstock sql "select * from warehouse.trips limit 5"',
-        "penstock features show zone_demand",
-        "penstock training-set show tips",
-        "penstock online status",
-        "penstock snapshots",
+    here = project == Path.cwd()
+    prefix = f"{'' if here else f'cd {_short(str(project))} && '}{_typed(short=here)}"
+    for arguments in (
+        'sql "select * from warehouse.trips limit 5"',
+        "features show zone_demand",
+        "training-set show tips",
+        "online status",
+        "snapshots",
     ):
-        echo(f"  {prefix}{command}")
+        echo(f"  {prefix} {arguments}")
 
 
 def _first_year(lake: Lake, files: Sequence[Path], shown: str, step: _Steps) -> None:
@@ -221,6 +224,14 @@ def _last_dropoff(store: FeatureStore) -> dt.datetime:
 
 def _trips(lake: Lake, as_of: str | None) -> int:
     return int(lake.sql("select count(*) from warehouse.trips", as_of=as_of).fetchall()[0][0])
+
+
+def _typed(*, short: bool) -> str:
+    """Return what to type for this environment's command: its path where a shell would not find it by its name."""
+    own, found = Path(sys.executable).with_name("penstock"), shutil.which("penstock")
+    if not own.exists() or (found is not None and Path(found).samefile(own)):
+        return "penstock"
+    return _short(str(own)) if short else str(own)
 
 
 def _short(path: str) -> str:

@@ -5,7 +5,7 @@ some of its features. Values are drawn from small pools, so that ties, repeats a
 timestamps, corrections, instants exactly on hop and TTL boundaries and one microsecond beside them, nulls, NaN, −0.0,
 extremes of every type, keys that are easily confused, days on which New York's clocks change.
 
-Needs ``pip install 'penstock[test]'``.
+Needs hypothesis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ try:
     import hypothesis.strategies as st
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "featurestore.testing.histories needs hypothesis: pip install 'penstock[test]'", name=error.name
+        "featurestore.testing.histories needs hypothesis: pip install hypothesis", name=error.name
     ) from error
 
 from featurestore.binding import BoundView, bind

@@ -125,7 +125,7 @@ class QueryResult:
         try:
             import pandas as pd
         except ImportError:
-            raise RequestError("pandas is not installed", hint="pip install 'penstock[pandas]'") from None
+            raise RequestError("pandas is not installed", hint="pip install pandas") from None
         import pyarrow as pa
 
         table = self._uniquely_named()

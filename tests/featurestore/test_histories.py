@@ -207,4 +207,4 @@ def test_without_hypothesis_a_message_names_the_extra():
     script = "import sys; sys.modules['hypothesis'] = None; import featurestore.testing.histories"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "needs hypothesis: pip install 'penstock[test]'" in done.stderr.splitlines()[-1]
+    assert "needs hypothesis: pip install hypothesis" in done.stderr.splitlines()[-1]

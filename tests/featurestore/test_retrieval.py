@@ -528,7 +528,7 @@ def test_pandas_is_asked_for_by_its_extra(lake: FeatureLake, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(RequestError, match="pandas is not installed") as caught:
         ask(lake, [LOOKUP], [LOOKUP.on()], SPINE).to_df()
-    assert "penstock[pandas]" in str(caught.value.hint)
+    assert "pip install pandas" in str(caught.value.hint)
 
 
 def test_text_and_html_show_rows_and_report(lake: FeatureLake) -> None:

@@ -124,7 +124,7 @@ def test_pandas_is_asked_for_by_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(RequestError) as caught:
         result_of("select 1").to_pandas()
-    assert "penstock[pandas]" in caught.value.hint
+    assert "pip install pandas" in caught.value.hint
 
 
 # -- JSON and CSV ---------------------------------------------------------------------------------------------------------
