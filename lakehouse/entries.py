@@ -72,11 +72,14 @@ class ModelEntry(msgspec.Struct, frozen=True):
         Per input table, what identifies the state that was read.
     counts
         Rows since the last rebuild, by fate.
+    meaning
+        Hash of what the file says, without comments and layout; "" where nobody looked yet.
     """
 
     sha256: str
     read: dict[str, dict[str, str]]
     counts: dict[str, int] = {}
+    meaning: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -313,7 +313,7 @@ class _Promotion:
             own = (each.step.name, quarantine_table(each.step.name))
             read = {str(name): self._mark(name, staged) for name in (*each.step.model.needs, *own)}
             counts = _counts(self.plan.snapshot, each)
-            models[each.step.table] = ModelEntry(each.step.model.sha256, read, counts)
+            models[each.step.table] = ModelEntry(each.step.model.sha256, read, counts, each.step.model.meaning)
             reports[each.step.table] = _report(each.step, counts, each.by_reason, each.seconds)
         return models, reports
 

@@ -35,6 +35,8 @@ class Model:
         Its file, as the user would type it from the project's directory.
     sha256
         Hash of the file's bytes, hexadecimal.
+    meaning
+        Hash of what decides about the table's rows, hexadecimal: comments, layout and the case of keywords don't.
     text
         The file's text.
     contract
@@ -54,6 +56,7 @@ class Model:
     table: TableName
     file: str
     sha256: str
+    meaning: str
     text: str
     contract: Contract
     query: str
@@ -233,6 +236,7 @@ def _model(draft: _Draft, contract: Contract) -> Model:
         table=parts.table,
         file=source.file,
         sha256=draft.sha256,
+        meaning=_meaning(source, annotations),
         text=source.data.decode(),
         contract=contract,
         query=draft.query,
@@ -242,6 +246,11 @@ def _model(draft: _Draft, contract: Contract) -> Model:
         reads=draft.reads,
         description=annotations.description or prose(parts.leading),
     )
+
+
+def _meaning(source: SourceText, annotations: Annotations) -> str:
+    declared = (annotations.on_violation, str(annotations.since), str(annotations.order_by))
+    return hashlib.sha256("\0".join((*source.words(), *declared)).encode()).hexdigest()
 
 
 def _check_annotations(draft: _Draft, contract: Contract, annotations: Annotations) -> None:

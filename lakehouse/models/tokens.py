@@ -71,6 +71,14 @@ class SourceText:
             tokens.append(Token(start, start + len(piece), piece.decode(), comment))
         return tokens
 
+    def words(self) -> list[str]:
+        """Return the tokens but comments, keywords in lower case: another layout gives the same ones."""
+        import duckdb
+
+        kinds = duckdb.tokenize(self.data.decode())
+        told = ((token, kind) for token, (_, kind) in zip(self.tokens(), kinds, strict=True) if not token.comment)
+        return [token.text.lower() if kind == duckdb.token_type.keyword else token.text for token, kind in told]
+
     def slice(self, start: int, end: int) -> str:
         """Return the text of a half-open byte range."""
         return self.data[start:end].decode()

@@ -106,6 +106,21 @@ def test_a_model_knows_its_file_hash_text_and_description(project: Project) -> N
     assert model.reads == (TableName("lake", "s"),)
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (f"{CREATE}/* why */ {UPSERT} ;", True),
+        (f"{CREATE}{UPSERT} -- @description things\n;", True),
+        (f"{CREATE}{UPSERT.replace('select', 'SELECT')};", True),
+        (f"{CREATE}{UPSERT} where a > 1;", False),
+        (f"{CREATE}{UPSERT}; -- @on_violation fail", False),
+    ],
+)
+def test_comments_layout_and_the_case_of_keywords_are_no_other_meaning(project: Project, text: str, same: bool) -> None:
+    model = project.only(f"{CREATE}{UPSERT};")
+    assert (project.only(text).meaning == model.meaning) is same
+
+
 REFUSED = [
     ("", "holds no statement"),
     (CREATE, "has no query"),
@@ -288,6 +303,13 @@ def test_what_the_contract_cannot_keep_is_refused(project: Project, column: str,
     assert error.line in {1, 2}
 
 
+@pytest.mark.parametrize("check", ['"current_date" > b', "current_date > b", 'b is null or "user" <> user'])
+def test_a_check_of_columns_called_like_functions(project: Project, check: str) -> None:
+    columns = f'a integer primary key, b date, "user" varchar, "current_date" date, check ({check})'
+    model = project.only(f"create table warehouse.t ({columns});\n{UPSERT}")
+    assert len(model.contract.checks) == 1
+
+
 def test_duckdbs_position_becomes_a_place_in_the_file(project: Project) -> None:
     error = project.error(f"-- é 'x\n\ncreate table warehouse.t (é integer,\n  b foo);\n{UPSERT}")
     assert (error.line, error.column) == (4, 5)
@@ -455,6 +477,8 @@ DISTRIBUTIVE = [
 ROW_WISE_ONLY = [
     ("select now(), a from lake.s", "now()"),
     ("select a from lake.s where b < current_date", "current_date"),
+    ("select user, a from lake.s", "user()"),
+    ("select a, (select max(b) from warehouse.d where c < LocalTime) from lake.s", "localtime()"),
     ("select random() from lake.s", "random()"),
     ("select age(a) from lake.s", "age()"),
     ("select ago(interval 1 day) from lake.s", "ago()"),
@@ -507,6 +531,20 @@ def test_distributive_queries(query: str) -> None:
     found = shape(query)
     assert (found.row_wise, found.why_not, found.distributive, found.why_not_distributive) == (True, None, True, None)
     assert found.driving == TableName("lake", "s")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'select "user" from lake.s where "current_date" is not null',
+        'select é, "user" from lake.s x left join warehouse.d on x."user" = "session_user"',
+        "select User, s.localtime from lake.s where user is not null",
+        "with t as (select user from warehouse.d) select a from lake.s where a in (select user from t)",
+    ],
+)
+def test_columns_called_like_functions_are_columns(query: str) -> None:
+    found = shape(query, {"user", "a"})
+    assert found.why_not_distributive is None
 
 
 @pytest.mark.parametrize(("query", "why"), ROW_WISE_ONLY)
