@@ -220,6 +220,8 @@ def _renamed(columns: Sequence[SourceColumn]) -> list[tuple[SourceColumn, str]]:
 
 
 def _seen(session: Session, asked: _Asked, columns: tuple[SampleColumn, ...]) -> Sample:
+    from lakehouse.models import CLOCK_WORDS
+
     whom = _entity(columns, asked.entity)
     words = session.sql("select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'")
     return Sample(
@@ -231,7 +233,7 @@ def _seen(session: Session, asked: _Asked, columns: tuple[SampleColumn, ...]) ->
         example=_commonest(session, whom) if whom else None,
         last=_last(session, columns),
         timezone=asked.timezone,
-        reserved=frozenset(word for (word,) in words),
+        reserved=CLOCK_WORDS.union(word for (word,) in words),
     )
 
 

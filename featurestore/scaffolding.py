@@ -74,7 +74,7 @@ class Sample:
     timezone
         The declared zone of local times.
     reserved
-        SQL's words that need quotes as names, in lower case.
+        SQL's words that need quotes as names, or are functions without them, in lower case.
     """
 
     source: str

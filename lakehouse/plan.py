@@ -252,7 +252,7 @@ class _Planner:
         if reason is None:
             return Step(table, "nothing to do", _UNCHANGED, reads, model=model)
         self._refuse_missing(model)
-        shape = _shape(model)
+        shape = _shape(model, self._columns(model))
         why_full = reason if arrived is None else _why_full(model, shape, arrived)
         only = None if why_full or arrived is None else frozenset(file.seq for file in arrived.files)
         schema = contract_schema(model.contract, row_wise=shape.row_wise, pii=model.annotations.pii)
@@ -334,6 +334,11 @@ class _Planner:
             raise ModelError(what, file=model.file, line=first.line, hint=first.hint)
         return query, check.warnings
 
+    def _columns(self, model: Model) -> set[str]:
+        """Return the names, in lower case, of the columns of all that a model reads."""
+        tables = (self._described(model, f"select * from {table.sql}") for table in model.reads)
+        return {name.lower() for described in tables for name, _ in described}
+
     def _described(self, model: Model, query: str) -> list[tuple[str, str]]:
         import duckdb
 
@@ -385,11 +390,11 @@ class _Planner:
         return rows
 
 
-def _shape(model: Model) -> Shape:
+def _shape(model: Model, columns: Collection[str]) -> Shape:
     """Return the query's shape, refusing ``@since`` where two loads can't be run one after the other."""
     from lakehouse.models import shape
 
-    found = shape(model.query)
+    found = shape(model.query, columns)
     since = model.annotations.since
     if since is None:
         return found

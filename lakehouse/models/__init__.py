@@ -6,9 +6,10 @@ from lakehouse.models.annotations import Annotations
 from lakehouse.models.columns import ColumnCheck, check_columns
 from lakehouse.models.contract import Check, Column, Contract, Reference
 from lakehouse.models.loading import Model, Models, load_models
-from lakehouse.models.shape import PROVENANCE, Shape, shape, with_provenance
+from lakehouse.models.shape import CLOCK_WORDS, PROVENANCE, Shape, shape, with_provenance
 
 __all__ = [
+    "CLOCK_WORDS",
     "PROVENANCE",
     "Annotations",
     "Check",

@@ -233,7 +233,7 @@ def _constraints(
     ).fetchall()
     of = {kind: [row for row in rows if row[0] == kind] for kind in ("PRIMARY KEY", "UNIQUE", "CHECK", "FOREIGN KEY")}
     for _, _, expression, _, _ in of["CHECK"]:
-        _refuse_unstable(connection, source, parts, expression)
+        _refuse_unstable(connection, source, parts, expression, columns)
         _refuse_qualified(connection, source, parts, expression, columns)
     ((comment,),) = connection.execute(f"SELECT comment FROM duckdb_tables() WHERE {_is_table(parts.table)}").fetchall()
     return Contract(
@@ -257,8 +257,14 @@ def _bare(expression: str) -> str:
     return expression[1:-1].strip() if whole else expression
 
 
-def _refuse_unstable(connection: duckdb.DuckDBPyConnection, source: SourceText, parts: Parts, expression: str) -> None:
-    unstable = unstable_functions(connection, expression)
+def _refuse_unstable(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceText,
+    parts: Parts,
+    expression: str,
+    columns: tuple[Column, ...],
+) -> None:
+    unstable = unstable_functions(connection, expression, {column.name.lower() for column in columns})
     if unstable:
         name = unstable[0].removesuffix("()1")
         at = next((token.start for token in parts.create if token.word == name), parts.table_at)

@@ -13,7 +13,7 @@ from lakehouse.types import TableName
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Refused", "nodes", "parse_query", "reads", "scratch"]
+__all__ = ["Refused", "location", "nodes", "parse_query", "reads", "scratch"]
 
 Node = dict[str, Any]
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.errors import QueryError
-from lakehouse.models.queries import Node, Refused, nodes, parse_query, scratch
+from lakehouse.models.queries import Node, Refused, location, nodes, parse_query, scratch
 from lakehouse.models.tokens import SourceText, Token, depths
 from lakehouse.types import TableName, quote
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["PROVENANCE", "Shape", "shape", "unstable_functions", "with_provenance"]
+__all__ = ["CLOCK_WORDS", "PROVENANCE", "Shape", "shape", "unstable_functions", "with_provenance"]
 
 PROVENANCE = ("_record_id", "_load_seq", "_offset")
 
-# DuckDB declares them consistent, or they parse as columns, but the clock decides.
-_CLOCK = {"current_localtime", "current_localtimestamp", "localtime", "localtimestamp", "current_time"}
-_CLOCK |= {"current_timestamp", "current_date", "current_user", "session_user", "user", "getenv"}
+CLOCK_WORDS = frozenset({"localtime", "localtimestamp", "current_time", "current_timestamp", "current_date"}) | {
+    "current_user", "session_user", "user"
+}  # fmt: skip
+"""What DuckDB takes for a column where there is one of that name, and else for a function that the clock decides."""
+# DuckDB declares them consistent, but the clock decides.
+_CLOCK = CLOCK_WORDS | {"current_localtime", "current_localtimestamp", "getenv"}
 _ORDER_DEPENDENT = {"first", "last", "any_value", "arbitrary", "list", "array_agg", "string_agg", "group_concat"}
 _ORDER_DEPENDENT |= {"listagg", "arg_min", "arg_max", "min_by", "max_by", "argmin", "argmax"}
 _SET_RETURNING = {"unnest", "unlist"}
@@ -56,8 +59,13 @@ class Shape:
     why_not_distributive: str | None
 
 
-def shape(query: str) -> Shape:
+def shape(query: str, columns: Collection[str] = ()) -> Shape:
     """Return the shape of a query.
+
+    Parameters
+    ----------
+    columns
+        The names, in lower case, of the columns of all tables that it reads.
 
     Raises
     ------
@@ -72,17 +80,26 @@ def shape(query: str) -> Shape:
         if why_not is not None:
             return Shape(False, why_not, None, None, False, why_not)
         driving, alias = _driving(tree)
-        why = next(_not_distributive(tree, driving, functions), None)
+        why = next(_not_distributive(tree, driving, functions, {*_words(tree, query, columns)}), None)
         return Shape(True, None, driving, alias, why is None, why)
     finally:
         connection.close()
 
 
-def unstable_functions(connection: duckdb.DuckDBPyConnection, expression: str) -> list[str]:
-    """Return the functions in an SQL expression whose value does not follow from their arguments."""
-    tree = _parse(connection, f"SELECT {expression}")
+def unstable_functions(
+    connection: duckdb.DuckDBPyConnection, expression: str, columns: Collection[str] = ()
+) -> list[str]:
+    """Return the functions in an SQL expression whose value does not follow from their arguments.
+
+    Parameters
+    ----------
+    columns
+        The names, in lower case, of the columns that it may look at, as far as they are known.
+    """
+    query = f"SELECT {expression}"
+    tree = _parse(connection, query)
     functions = _Functions(connection)
-    return sorted({name for name in _called(tree) if functions.unstable(name)})
+    return sorted({name for name in {*_called(tree), *_words(tree, query, columns)} if functions.unstable(name)})
 
 
 def with_provenance(query: str, alias: str) -> str:
@@ -183,23 +200,33 @@ class _Functions:
                 [name],
             ).fetchall()
             macros = {text for kind, _, text in rows if kind == "macro" and text}
-            inner = {f for text in macros for f in _called(_parse(self._connection, f"SELECT {text}"))}
+            bodies = {text: _parse(self._connection, text) for text in (f"SELECT {macro}" for macro in macros)}
+            inner = {f for text, tree in bodies.items() for f in (*_called(tree), *_words(tree, text, ()))}
             kinds = {kind for kind, _, _ in rows}
             self._seen[name] = (kinds, {stability for _, stability, _ in rows if stability}, sorted(inner - {name}))
         return self._seen[name]
 
 
 def _called(tree: Any, *, into_subqueries: bool = True) -> Iterator[str]:
-    """Yield the functions called, with the bare words that SQL spells like columns."""
+    """Yield the functions called."""
     for node in nodes(tree, into_subqueries=into_subqueries):
-        kind = node.get("class")
-        if kind == "FUNCTION":
+        if node.get("class") == "FUNCTION":
             name = node["function_name"].lower()
             alone = name in _CLOCK_WITH_ONE_ARGUMENT and len(node["arguments"]) == 1
             yield f"{name}()1" if alone else name
-        elif kind == "COLUMN_REF" and len(node["column_names"]) == 1:
-            word = node["column_names"][0].lower()
-            if word in _CLOCK:
+
+
+def _words(tree: Any, query: str, columns: Collection[str]) -> Iterator[str]:
+    """Yield the bare words of a query that DuckDB parses as columns, and takes for functions where there are none.
+
+    A word in quotes is meant as a column, also where nobody knows which there are.
+    """
+    text = query.encode()
+    for node in nodes(tree):
+        names = node["column_names"] if node.get("class") == "COLUMN_REF" else []
+        if len(names) == 1 and (word := names[0].lower()) in CLOCK_WORDS and word not in columns:
+            at = location(node)
+            if at is None or text[at : at + 1] != b'"':
                 yield word
 
 
@@ -247,7 +274,7 @@ def _driving(tree: Node) -> tuple[TableName, str]:
     return table, item["alias"] or item["table_name"]
 
 
-def _not_distributive(tree: Node, driving: TableName, functions: _Functions) -> Iterator[str]:
+def _not_distributive(tree: Node, driving: TableName, functions: _Functions, words: Collection[str]) -> Iterator[str]:
     """Yield the reasons why two loads can't be run one after the other."""
     if tree["qualify"]:
         yield "it has QUALIFY"
@@ -256,7 +283,7 @@ def _not_distributive(tree: Node, driving: TableName, functions: _Functions) -> 
         yield f"it reads {driving} more than once"
     for node in nodes(tree):
         yield from _changing(node)
-    for name in _called(tree):
+    for name in (*_called(tree), *sorted(words)):
         if functions.unstable(name):
             yield f"{name.removesuffix('()1')}() is not deterministic"
 

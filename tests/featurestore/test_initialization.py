@@ -127,6 +127,16 @@ def test_a_table_named_like_a_word_of_sql(tmp_path: Path, monkeypatch: pytest.Mo
     assert "same online and offline" in follow(project, monkeypatch)["verify"]
 
 
+@pytest.mark.parametrize("day", ["day", "current_date"])
+@pytest.mark.parametrize("key", ["user", "session_user", "localtime"])
+def test_columns_called_like_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, day: str) -> None:
+    text = f"{key},{day},score\nu1,2026-03-01,1\nu1,2026-03-02,2\n"
+    project, _ = made(tmp_path, monkeypatch, text, "--key", key)
+    printed = follow(project, monkeypatch)
+    assert re.search(r"score_sum_7d +3\n", printed["online"])
+    assert "same online and offline" in printed["verify"]
+
+
 def test_days_are_known_when_they_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "shop,day,sold,event_timestamp\n1,2026-03-01,5,2026-03-01\n1,2026-03-02,6,2026-03-02\n"
     project, _ = made(tmp_path, monkeypatch, text, "--key", "shop")

@@ -457,6 +457,14 @@ def test_what_is_wrong_with_a_model_is_found_before_data_is_read(lake: Promotion
     assert Executions(lake.storage).list() == []
 
 
+@pytest.mark.parametrize("word", ["user", "current_date", "localtime", '"session_user"'])
+def test_a_column_called_like_a_function_is_read(lake: PromotionLake, word: str) -> None:
+    lake.land("trips", {**COLUMNS, word.strip('"'): "BIGINT"}, ("a", [(1, 1, 1, 7)]))
+    lake.model("trips", TRIPS.replace("k, v, z\n", f"k, {word} as v, z\n"))
+    lake.promote()
+    assert lake.rows("warehouse.trips", "k, v, z") == [(1, 7, 1)]
+
+
 def test_a_join_that_multiplies_records_is_refused(lake: PromotionLake) -> None:
     lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
     lake.model("trips", TRIPS.replace("from lake.trips\n", "from lake.trips join (values (1), (1)) two(z) using (z)\n"))
