@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from featurestore.codec import KeyCodec, arrow_type
 from featurestore.instants import micros_text
 from featurestore.request import status_names
 from featurestore.statuses import NOT_FOUND, NULL, PRESENT, STATUSES
@@ -123,13 +124,15 @@ class OnlineFeatures:
         What answers, view by view.
     found
         What each of them read.
+    key_types
+        The type of each asked column that is a join key, as DuckDB spells it.
     instant
         The instant of the answer, µs since 1970.
     stamped
         Makes the stamp of an instant.
     """
 
-    __slots__ = ("_decoded", "_entities", "_found", "_instant", "_lookups", "_rows", "_stamped")
+    __slots__ = ("_decoded", "_entities", "_found", "_instant", "_key_types", "_lookups", "_rows", "_stamped")
 
     def __init__(
         self,
@@ -138,6 +141,7 @@ class OnlineFeatures:
         lookups: Sequence[Lookup],
         found: Sequence[Found],
         *,
+        key_types: Mapping[str, str],
         instant: int,
         stamped: Callable[[int], Stamp],
     ) -> None:
@@ -145,6 +149,7 @@ class OnlineFeatures:
         self._rows = rows
         self._lookups = lookups
         self._found = found
+        self._key_types = key_types
         self._instant = instant
         self._stamped = stamped
         self._decoded: list[Sequence[Answer]] | None = None
@@ -207,12 +212,23 @@ class OnlineFeatures:
         return {name: [STATUSES[code] for code in codes] for name, _, codes in self._columns()}
 
     def to_arrow(self, *, statuses: bool = False) -> pa.Table:
-        """Return the asked columns and the features as an Arrow table, features with exactly their types."""
+        """Return the asked columns and the features as an Arrow table, features and join keys with exactly their types.
+
+        A key that its type cannot hold, and that matches nothing therefore, is null.
+
+        Raises
+        ------
+        RequestError
+            If the values of an asked column that is no key do not fit one Arrow type.
+        """
         import pyarrow as pa
 
         if statuses:
             self._check_statuses()
-        columns: dict[str, Any] = {name: _asked_array(name, values) for name, values in self._entities.items()}
+        columns: dict[str, Any] = {
+            name: _key_array(values, self._key_types[name]) if name in self._key_types else _asked_array(name, values)
+            for name, values in self._entities.items()
+        }
         for lookup, found in zip(self._lookups, self._found, strict=True):
             arrays, codes = lookup.arrays(found, self._instant)
             for name, array in zip(lookup.names, arrays, strict=True):
@@ -226,10 +242,23 @@ class OnlineFeatures:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def to_polars(self, *, statuses: bool = False) -> pl.DataFrame:
-        """Return the asked columns and the features as a polars DataFrame."""
+        """Return the asked columns and the features as a polars DataFrame; otherwise like `to_arrow`.
+
+        Raises
+        ------
+        RequestError
+            If the decimals of an asked column need more than the 38 digits that polars has.
+        """
         import polars as pl
 
-        frame = pl.from_arrow(self.to_arrow(statuses=statuses))
+        table = self.to_arrow(statuses=statuses)
+        for field in table.schema:
+            if "decimal256(" in str(field.type):  # also within lists and structs
+                raise RequestError(
+                    f"the values of entity_rows in {field.name!r} need more than the 38 digits that polars has",
+                    hint="Leave the column out, give its values fewer digits, or take to_dict() or to_arrow().",
+                )
+        frame = pl.from_arrow(table)
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
     def to_df(self, *, statuses: bool = False) -> pd.DataFrame:
@@ -276,15 +305,36 @@ class OnlineFeatures:
         return f"{self.result()._repr_html_()}<p><small>{html.escape(str(self.stamp))}</small></p>"
 
 
+def _key_array(values: Sequence[Any], type_: str) -> pa.Array:
+    """Return a column of join keys as they were looked up: in the key's type, null where that can't hold the value."""
+    import pyarrow as pa
+
+    kind = arrow_type(type_)
+    try:
+        return pa.array(list(values), kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        # Some are nobody's, or numbers of a kind that Arrow doesn't convert: one by one.
+        codec = KeyCodec([type_])
+        return pa.array([_looked_up(value, codec) for value in values], kind)
+
+
+def _looked_up(value: Any, codec: KeyCodec) -> Any:
+    key = codec.encode_one([value])
+    if key is None:
+        return None
+    decoded = codec.decode(key)
+    return value if decoded is None else decoded[0]  # long text is its own key, of which only a hash is stored
+
+
 def _asked_array(name: str, values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     try:
         return pa.array(list(values))
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise RequestError(
-            f"the values of entity_rows in {name!r} do not fit one Arrow column: {error}",
-            hint="Leave the column out, or give its values one type.",
+            f"the values of entity_rows in {name!r} do not fit one Arrow column",
+            hint="Leave the column out, give its values one type that Arrow has, or take to_dict().",
         ) from None
 
 

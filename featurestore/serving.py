@@ -7,6 +7,8 @@ generation's instant, because what becomes visible later is in the generation to
 from __future__ import annotations
 
 import datetime as dt
+import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,7 +96,15 @@ class Serving:
         instant = self._instant(at, generation.manifest)
         columns, rows = request.columns_of(entity_rows)
         found = request.read(generation.reader, columns, rows, instant)
-        return OnlineFeatures(columns, rows, request.lookups, found, instant=instant, stamped=generation.stamp)
+        return OnlineFeatures(
+            columns,
+            rows,
+            request.lookups,
+            found,
+            key_types=request.key_types,
+            instant=instant,
+            stamped=generation.stamp,
+        )
 
     def _current(self) -> _Generation:
         opened = self._open
@@ -176,7 +186,11 @@ class _Request:
             WindowLookup(one) if one.view.is_aggregate else PlainLookup(one) for one in asked
         )
         self._taken = {name.lower() for one in asked for name in one.names}
-        self._keys = tuple(dict.fromkeys(key for one in asked for key in one.keys))
+        typed = {(name, key.type): name for one in asked for name, key in zip(one.keys, one.view.keys, strict=True)}
+        self._keys = tuple(dict.fromkeys(typed.values()))
+        # Of a column that is several keys of different types, it is none.
+        counts = Counter(typed.values())
+        self.key_types = {name: type_ for name, type_ in typed if counts[name] == 1}
         # Views with the same keys are read by the same bytes.
         keyed = [(one.keys, tuple(key.type for key in one.view.keys)) for one in asked]
         self._distinct = [(names, KeyCodec(types).encode_one) for names, types in dict.fromkeys(keyed)]
@@ -190,8 +204,8 @@ class _Request:
             # The usual request of a server. Its columns are those of the last one.
             row = entity_rows[0]
             if tuple(row) in self._shapes:
-                return {name: [value] for name, value in row.items()}, 1
-        columns = _columns(entity_rows, self._keys)
+                return _without_missing({name: [value] for name, value in row.items()}), 1
+        columns = _without_missing(_columns(entity_rows, self._keys))
         lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1:
             raise RequestError("the columns of entity_rows differ in length")
@@ -248,6 +262,17 @@ def _columns(entity_rows: Any, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
             odd = min(known.symmetric_difference(row), key=str)
             raise RequestError(f"entity_rows: row {place + 1} differs from the first in its columns: {odd!r}")
     return {name: [row[name] for row in entity_rows] for name in names}
+
+
+def _without_missing(columns: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return columns with None where pandas has a missing value of its own; who has one has imported pandas."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None:
+        return columns
+    na, nat = getattr(pandas, "NA", None), getattr(pandas, "NaT", None)
+    return {
+        name: [None if value is na or value is nat else value for value in values] for name, values in columns.items()
+    }
 
 
 def _encoded(

@@ -36,7 +36,8 @@ from online_lake import (
     typed,
 )
 
-from featurestore.definitions import Feature, FeatureService, FeatureView
+from featurestore.definitions import Entity, Feature, FeatureService, FeatureView
+from featurestore.response import OnlineFeatures
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.types import TableName
 
@@ -440,6 +441,128 @@ def test_what_arrow_cannot_hold_is_a_clear_error(served: OnlineLake):
     assert answer.to_dict()["odd"] == [1, "text"]
     with pytest.raises(RequestError, match="'odd'"):
         answer.to_arrow()
+
+
+@pytest.mark.parametrize("odd", ["\ud800", {1}, 2**200, Decimal("NaN"), Decimal("1e90"), object()], ids=repr)
+def test_what_arrow_cannot_hold_is_no_raw_error(served: OnlineLake, odd: Any):
+    answer = served.store.get_online_features("tips", {"zone": [1, 2], "odd": [odd, Decimal("0.5")]}, at=NOON)
+    assert answer.to_dict()["odd"][0] is odd
+    for shown in (answer.to_arrow, answer.to_polars, answer.to_df, answer.result):
+        with pytest.raises(RequestError, match="the values of entity_rows in 'odd' do not fit one Arrow column\n"):
+            shown()
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"a": value}])
+def test_decimals_that_polars_cannot_hold(served: OnlineLake, wrap: Any):
+    rows = {"zone": [1, 2], "odd": [wrap(Decimal("1.5")), wrap(Decimal("1.5" + "0" * 42))]}
+    answer = served.store.get_online_features("tips", rows, at=NOON)
+    assert answer.to_arrow().column("odd").to_pylist() == rows["odd"]
+    with pytest.raises(RequestError, match="'odd' need more than the 38 digits that polars has"):
+        answer.to_polars()
+
+
+# -- join keys ------------------------------------------------------------------------------------------------------
+
+KEYS: dict[str, tuple[str, Any]] = {
+    "small": ("SMALLINT", 7),
+    "whole": ("BIGINT", 7),
+    "price": ("DECIMAL(10,2)", Decimal("1.50")),
+    "name": ("VARCHAR", "a"),
+    "blob": ("BLOB", b"a"),
+    "day": ("DATE", dt.date(2024, 1, 1)),
+    "local": ("TIMESTAMP", dt.datetime.fromisoformat("2024-01-01")),
+    "time": (ZONED, NOON),
+    "yes": ("BOOLEAN", True),
+}
+LONG = "x" * 5_000
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> OnlineLake:
+    lake = OnlineLake(tmp_path_factory.mktemp("keyed"))
+    types = {"seen": ZONED, "f": "BIGINT", **{name: type_ for name, (type_, _) in KEYS.items()}}
+    columns: dict[str, Any] = {"seen": [AT - 1], "f": [5], **{name: [value] for name, (_, value) in KEYS.items()}}
+    table = TableName("warehouse", "keyed")
+    lake.put(types, [typed(types, columns)], table)
+    lake.store.apply([
+        FeatureView(
+            f"by_{name}", source="warehouse.keyed", entities=[Entity(name)], event_timestamp="seen",
+            features=[Feature("f")],
+        )
+        for name in KEYS
+    ])  # fmt: skip
+    lake.store.materialize(at=NOON)
+    return lake
+
+
+def ask(lake: OnlineLake, name: str, keys: list[Any]) -> OnlineFeatures:
+    return lake.store.get_online_features([f"by_{name}:f"], {name: keys}, at=NOON)
+
+
+def arrow_key(name: str) -> pa.DataType:
+    return typed({name: KEYS[name][0]}, {name: []}).schema.field(name).type
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_column_has_the_type_of_the_key_whatever_is_asked(keyed: OnlineLake, name: str):
+    value = KEYS[name][1]
+    for keys in ([], [None], [value], [None, value, value]):
+        answer = ask(keyed, name, keys)
+        assert answer.to_dict() == {name: keys, "f": [key and 5 for key in keys]}
+        assert answer.to_arrow().schema.field(name).type == arrow_key(name)
+        assert answer.to_arrow().column(name).to_pylist() == keys
+        assert answer.to_polars().get_column(name).to_list() == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "held"),
+    [
+        ("small", [7, 2**15], [7, None]),
+        ("whole", [7, 2**63], [7, None]),
+        ("whole", [2**63], [None]),
+        ("whole", [2**200, Decimal(7)], [None, 7]),
+        ("whole", [7, 7.0, math.nan, Decimal("7.0"), Decimal("7.5")], [7, 7, None, 7, None]),
+        ("price", [Decimal("1.5"), Decimal("1.5" + "0" * 42)], [Decimal("1.50")] * 2),
+        ("price", [Decimal("1e40"), Decimal("1.5"), 2], [None, Decimal("1.50"), Decimal("2.00")]),
+        ("price", [Decimal("NaN"), Decimal("1.505"), math.nan], [None] * 3),
+        ("price", [2.0, Decimal("1.5")], [Decimal("2.00"), Decimal("1.50")]),
+        ("name", ["\ud800", "a", LONG], [None, "a", LONG]),
+        ("name", ["\ud800"], [None]),
+        ("time", [dt.datetime(2024, 1, 2, 13, tzinfo=dt.timezone(dt.timedelta(hours=1)))], [NOON]),
+    ],
+)
+def test_a_key_that_its_type_cannot_hold_is_null_and_nobody(keyed: OnlineLake, name: str, keys: Any, held: Any):
+    answer = ask(keyed, name, keys)
+    known = KEYS[name][1]
+    assert str(answer.to_dict()[name]) == str(keys)
+    assert answer.statuses()["f"] == ["PRESENT" if value == known else "NOT_FOUND" for value in held]
+    assert answer.to_arrow().schema.field(name).type == arrow_key(name)
+    assert answer.to_arrow().column(name).to_pylist() == held
+    assert answer.to_polars().get_column(name).to_list() == held
+    assert len(answer.to_df()) == len(keys)
+
+
+def test_a_column_that_is_keys_of_two_types_comes_as_it_is(keyed: OnlineLake):
+    features = [*keyed.store.definitions().projections(["by_whole:f"])]
+    role = keyed.store.definitions().views["by_small"].definition.on(small="whole", prefix="small")
+    answer = keyed.store.get_online_features([*features, role], {"whole": [7, 2**15]}, at=NOON)
+    assert answer.to_dict() == {"whole": [7, 2**15], "f": [5, None], "small__f": [5, None]}
+    assert answer.to_arrow().schema.field("whole").type == pa.int64()
+
+
+def test_a_missing_value_of_pandas_is_null(keyed: OnlineLake):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"whole": pd.array([7, None], "Int64"), "other": pd.array([None, "a"], "string")})
+    times = pd.DataFrame({"time": [pd.Timestamp(NOON), pd.NaT]})
+    for name, rows, other in (("whole", frame, {"other": [None, "a"]}), ("time", times, {})):
+        key = KEYS[name][1]
+        for records in (rows.to_dict("records"), rows.to_dict("list")):
+            answer = keyed.store.get_online_features([f"by_{name}:f"], records, at=NOON)
+            for found in (answer.to_dict(), answer.to_arrow().to_pydict()):
+                assert found == {name: [key, None], **other, "f": [5, None]}
+        for _ in range(2):  # the second by the short way for one row
+            single = keyed.store.get_online_features([f"by_{name}:f"], rows.to_dict("records")[1:], at=NOON)
+            assert single.to_dict()[name] == [None]
 
 
 # -- flips, damage, threads -----------------------------------------------------------------------------------------
