@@ -226,6 +226,8 @@ class Prompt:
     # -- statements -------------------------------------------------------------------------------------------------
 
     def _execute(self, statement: str) -> None:
+        from lakehouse.session.effects import made_here
+
         started = self._clock()
         result, rows = _interruptible(lambda: self._fetched(statement), self._lake.interrupt)
         seconds = f"{self._clock() - started:.3f} s"
@@ -235,6 +237,8 @@ class Prompt:
         else:
             self._write(result.to_text(self._limit))
         self._say(f"{shown}, {seconds}")
+        if (made := made_here(statement)) is not None:
+            self._say(f"{made} lasts as long as this session; nothing of the lake changed.")
         self._notice(result.snapshot)
 
     def _fetched(self, statement: str) -> tuple[QueryResult, int]:

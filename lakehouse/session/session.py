@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import zoneinfo
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,11 +15,12 @@ import duckdb
 from lakehouse.catalog import Snapshot
 from lakehouse.damage import Opened, find_damage
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema
-from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, RequestError, UnknownTableError
+from lakehouse.errors import CatalogDamagedError, PenstockError, QueryError, RequestError, UnknownTableError, near
 from lakehouse.result import QueryResult
 from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import system
+from lakehouse.session.effects import refuse_changes
 from lakehouse.session.statement import At, Comparison, Statement, TableUse, check_text, parse, predicates
 from lakehouse.session.streaming import stream, type_names
 from lakehouse.sources import Source, read_source, twin_table, view_sql
@@ -99,7 +101,7 @@ class Session:
         self._only_landed = dict(only_landed or {})
         self._resolve = resolve or snapshot.catalog.resolve
         if timezone and not timezone.isprintable():
-            raise RequestError(f"{timezone!r} is not a time zone", hint="Name one as America/New_York.")
+            raise _no_zone(timezone)
         self._utc = timezone is None or timezone.upper() in ("UTC", "ETC/UTC")
         self._lock = threading.RLock()
         self._made: set[tuple[str, str]] = set()
@@ -115,6 +117,8 @@ class Session:
             # Cursors inherit global settings only.
             self.connection.execute(f"set global TimeZone = {quote_literal(timezone or 'UTC')}")
             self._newest = self.connection  # where the newest query runs: what interrupt() stops
+        except duckdb.NotImplementedException:  # of the zone
+            raise _no_zone(str(timezone)) from None
         except duckdb.Error as error:
             raise query_error(error) from None
 
@@ -249,6 +253,7 @@ class Session:
         if statement is None or statement.lists_tables:
             self.require_all()
         if statement is None:
+            refuse_changes(query, {name.schema for name in self._names(self.snapshot)})
             return _Prepared(query, select=False, own=True), False
         names = [self._lake_name(use, statement) for use in statement.uses]
         changed = [self._point(use, name, statement) for use, name in zip(statement.uses, names, strict=True)]
@@ -452,24 +457,35 @@ class Session:
     def _run_once(self, text: str) -> QueryResult:
         with self._lock:
             try:
-                kinds = {statement.type for statement in self.connection.extract_statements(text)}
-                self._stateful |= not kinds <= {*_STATELESS, duckdb.StatementType.SELECT}
+                kinds = [statement.type for statement in self.connection.extract_statements(text)]
+                self._stateful |= not {*_STATELESS, duckdb.StatementType.SELECT}.issuperset(kinds)
                 relation = self.connection.sql(text)
                 if relation is None:
-                    import pyarrow as pa
-
-                    return QueryResult.from_table(pa.table({}), snapshot=self.snapshot.number)
+                    return self._nothing()
                 types = type_names(relation.types)
                 table = _with_utc(relation.to_arrow_reader(_BATCH_ROWS)).read_all()
             except duckdb.Error as error:
                 raise self._translated(error) from None
+        if kinds[-1] == duckdb.StatementType.CREATE and not table.num_rows:
+            return self._nothing()  # DuckDB has a column of counts, and no count in it
         return QueryResult.from_table(table, types=types, snapshot=self.snapshot.number)
+
+    def _nothing(self) -> QueryResult:
+        import pyarrow as pa
+
+        return QueryResult.from_table(pa.table({}), snapshot=self.snapshot.number)
 
     def _translated(self, error: duckdb.Error) -> PenstockError:
         missing = _NO_TABLE.search(str(error))
         if isinstance(error, duckdb.CatalogException) and missing:
             return self._unknown(missing.group(1), self.snapshot)
         return self.damage(error) or query_error(error)
+
+
+def _no_zone(timezone: str) -> RequestError:
+    return RequestError(
+        f"{timezone!r} is not a time zone", hint=near(timezone, zoneinfo.available_timezones(), what="time zones")
+    )
 
 
 def _typed_nothing(source: Source) -> TableSchema:

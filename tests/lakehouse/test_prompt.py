@@ -169,9 +169,21 @@ def test_settings_and_temporary_tables_last(project: Path) -> None:
     assert re.search(r"done, \d", talk(project, "set threads = 1;").text)
 
 
+def test_what_the_session_keeps_is_said(project: Path) -> None:
+    said = talk(
+        project, "create table t (x int);", "create temp table u (x int);", "insert into t values (7);", "from t;"
+    )
+    assert [text for text in said.printed if "lasts" in text] == [
+        "t lasts as long as this session; nothing of the lake changed."
+    ]
+    assert len([text for text in said.printed if text.startswith("done, ")]) == 2
+    assert said.results[-1].split()[-1] == "7"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("drop view warehouse.fares;", "a query changes nothing of the lake, and warehouse.fares is part of it"),
         ("select * from warehouse.farez;", "Did you mean warehouse.fares?"),
         ("selec 1;", "syntax error"),
         ("select cast('x' as integer);", "Could not convert"),

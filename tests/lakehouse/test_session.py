@@ -130,6 +130,41 @@ def test_describe_does_not_run(session):
     ]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop view warehouse.trips",
+        'select 1; drop view "memory"."Warehouse"./* é */trips',
+        "create or replace view warehouse.trips as select 1",
+        "create table warehouse.mine (x int)",
+        "insert into warehouse.trips by name select 1 as id",
+        "with one as (select 1) insert into warehouse.trips from one",
+        "update warehouse.trips set id = 1",
+        "delete from warehouse.trips",
+        "copy warehouse.trips from 'x.csv'",
+        "alter view warehouse.trips rename to t",
+        "drop schema if exists warehouse cascade",
+    ],
+)
+def test_the_views_of_the_lake_stay_as_they_are(session, statement):
+    with pytest.raises(QueryError, match=r"changes nothing of the lake, and \w+.* is part of it\n.*create temp table"):
+        session.sql(statement)
+    assert session.sql("select count(*) from warehouse.trips").fetchall() == [(ROWS,)]
+
+
+def test_what_only_reads_the_lake_or_is_the_users_own_may_change(session, tmp_path):
+    session.sql(f"copy warehouse.zones to '{tmp_path}/zones.csv'")
+    session.sql("create schema own; create table own.t as select zone from warehouse.trips")
+    assert session.sql("insert into own.t from own.t").fetchall() == [(ROWS,)]
+    assert session.sql("create view comment as from warehouse.zones").columns == []
+    assert session.sql("select 1; select count(*) from comment").fetchall() == [(4,)]
+
+
+def test_an_unknown_time_zone(catalog):
+    with pytest.raises(RequestError, match=r"'Europe/Pari' is not a time zone\n.*Europe/Paris"):
+        Session(catalog.snapshot(1), timezone="Europe/Pari")
+
+
 def test_statements_run_once_and_their_effects_stay(session, tmp_path):
     session.sql("create temp table picked as select id from warehouse.trips where id < 3")
     assert session.sql("select count(*) from picked join warehouse.trips using (id)").fetchall() == [(3,)]
