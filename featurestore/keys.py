@@ -84,7 +84,13 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         array = array.storage
     if pa.types.is_run_end_encoded(array.type):
         array = pc.run_end_decode(array)
-    return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        # Views, which polars gives, can't be cast out of dictionaries.
+        simple = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(array.type.value_type)
+        if simple is not None:
+            array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(simple))
+        array = array.cast(array.type.value_type)
+    return array
 
 
 def _arrow(type_: str) -> pa.DataType:

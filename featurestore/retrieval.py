@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
@@ -70,7 +71,7 @@ def retrieve(
     frame: Any,
     *,
     timestamp: str | None = None,
-    timezone: str | None = None,
+    timezone: str | zoneinfo.ZoneInfo | None = None,
     full_feature_names: bool = False,
     corrections: Corrections = "known",
     service: str | None = None,
@@ -116,7 +117,7 @@ def retrieve(
     asked = resolve(projections, views, full_feature_names=full_feature_names, taken=spine.table.column_names)
     for one in asked:
         spine_keys(spine, one)
-    options = Options(spine.timestamp, timezone, full_feature_names, corrections, service, definitions_sha)
+    options = Options(spine.timestamp, spine.timezone, full_feature_names, corrections, service, definitions_sha)
     return RetrievalJob(snapshot, settings, asked, spine, options, engine=engine)
 
 

@@ -6,8 +6,11 @@ engines need of it are instants, keys, and a dense code per entity.
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+import zoneinfo
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +36,9 @@ _MAX = 2**63 - 1
 # Years 1 to 9999: what clocks of time zones are defined for.
 _FIRST_LOCAL, _LAST_LOCAL = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHOWN_ROWS = 5
-_MIXED = re.compile(r"Conversion failed for column (.*) with type object")
-_WIDE = ("Int128", "UInt128")
+_NOT_ARROW = ("Int128", "UInt128", "Object")  # types of polars
+_TOO_FINE = "nanoseconds that are no whole microseconds"
+_OFFSET = re.compile(r"[+-][0-9]{2}:?[0-9]{2}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Spine:
         That column as int64 µs since 1970 UTC; arbitrary where null.
     valid
         Where it is not null; None if nowhere.
+    timezone
+        The zone that was given for times without one.
     ambiguous
         How many of its local times occur twice; the earlier instant was taken.
     """
@@ -59,6 +65,7 @@ class Spine:
     timestamp: str
     instants: NDArray[np.int64]
     valid: NDArray[np.bool_] | None
+    timezone: str | None = None
     ambiguous: int = 0
 
     def __len__(self) -> int:
@@ -94,7 +101,11 @@ class Entities:
 
 
 def read_spine(
-    frame: Any, *, timestamp: str | None = None, timezone: str | None = None, known_features: Collection[str] = ()
+    frame: Any,
+    *,
+    timestamp: str | None = None,
+    timezone: str | zoneinfo.ZoneInfo | None = None,
+    known_features: Collection[str] = (),
 ) -> Spine:
     """Return a frame as a spine.
 
@@ -106,16 +117,18 @@ def read_spine(
     timestamp
         Name of the timestamp column; otherwise ``event_timestamp``, otherwise the only column of a timestamp type.
     timezone
-        IANA zone of timestamps without one; of two readings with the same clock time the earlier is meant.
+        Zone of timestamps without one, by its IANA name; of two readings with the same clock time the earlier is meant.
     known_features
         Names that the answer will give to features.
 
     Raises
     ------
     RequestError
-        If it is no table, two columns have one name, a column is called like a feature, the timestamp column cannot
-        be told or is no timestamp, or its values have no exact instant in µs.
+        If it is no table, two columns have one name, a column is called like a feature or its values have no exact
+        equals in Arrow, the timestamp column cannot be told or is no timestamp, or its values have no exact instant
+        in µs.
     """
+    zone = _zone_name(timezone)
     table = _as_table(frame)
     names = table.column_names
     if twice := {name for name in names if names.count(name) > 1}:
@@ -124,77 +137,193 @@ def read_spine(
     if clash := [name for name in names if name.lower() in taken]:
         raise RequestError(f"the spine has a column called like a feature: {clash[0]!r}", hint="Rename it.")
     name = timestamp if timestamp is not None else _timestamp_name(table)
+    if not isinstance(name, str):
+        raise RequestError(f"timestamp cannot be {name!r}", hint="Name the column with the instants.")
     if name not in names:
         raise RequestError(f"the spine has no column {name!r}", hint=near(name, names, what="columns"))
-    instants, valid, ambiguous = _instants(table.column(name), name, timezone)
-    return Spine(table, name, instants, valid, ambiguous)
+    instants, valid, ambiguous = _instants(table.column(name), name, zone)
+    return Spine(table, name, instants, valid, zone, ambiguous)
 
 
 def _as_table(frame: Any) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        table = _converted(frame)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise _unreadable(frame, error) from error
+    named = _named_columns(frame)
+    table = _exported(frame) if named is None else _assembled(named)
     if table is None:
         raise RequestError(
             f"a spine is a table, not a {type(frame).__name__}",
             hint="Give a pandas, polars, pyarrow or DuckDB table, a dict of lists, or a list of dicts.",
         )
+    _check_zones(table.schema)
     return table.replace_schema_metadata(None)
 
 
-def _unreadable(frame: Any, error: Exception) -> RequestError:
-    """Return why a frame can't be read, naming the column where that is known."""
-    text = ": ".join(map(str, reversed(error.args))) or type(error).__name__
-    if mixed := _MIXED.search(text):
-        return RequestError(
-            f"the spine's column {mixed[1]!r} holds values of several types", hint="Give all of them one type."
-        )
-    schema = getattr(frame, "schema", None)
-    types = schema.items() if isinstance(schema, Mapping) else ()
-    if wide := [f"{name!r} is {type_}" for name, type_ in types if str(type_) in _WIDE]:
-        return RequestError(
-            f"the spine's column {', '.join(wide)}, which Arrow does not have",
-            hint="Cast it, e.g. to Int64 or Decimal(38, 0).",
-        )
-    return RequestError(f"the spine cannot be read: {text.splitlines()[0]}")
-
-
-def _converted(frame: Any) -> pa.Table | None:
-    import pyarrow as pa
-
-    if type(frame).__module__.partition(".")[0] == "polars" and hasattr(frame, "collect"):
-        frame = frame.collect()
-    table = None
-    if isinstance(frame, pa.Table):
-        table = frame
-    elif isinstance(frame, pa.RecordBatch):
-        table = pa.Table.from_batches([frame])
-    elif type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-    elif hasattr(frame, "__arrow_c_stream__"):
-        table = pa.RecordBatchReader.from_stream(frame).read_all()
-    elif hasattr(frame, "__arrow_c_array__"):
-        table = pa.Table.from_batches([pa.record_batch(frame)])
-    elif isinstance(frame, Mapping):
-        table = pa.table({str(name): _column(name, values) for name, values in frame.items()})
+def _named_columns(frame: Any) -> list[tuple[str, Any]] | None:
+    """Return names and values of a frame that is taken column by column; None if it is no such frame."""
+    libraries = {base.__module__.partition(".")[0] for base in type(frame).__mro__}
+    if "polars" in libraries and hasattr(frame, "collect"):
+        frame = _collected(frame)
+    named = None
+    if "polars" in libraries and hasattr(frame, "get_columns"):
+        named = [(values.name, values) for values in frame.get_columns()]
+    elif isinstance(frame, Mapping) or ("pandas" in libraries and hasattr(frame, "columns")):
+        named = [(str(name), values) for name, values in frame.items()]
     elif isinstance(frame, list | tuple) and all(isinstance(row, Mapping) for row in frame):
         names = list(dict.fromkeys(name for row in frame for name in row))
-        table = pa.table({str(name): _column(name, [row.get(name) for row in frame]) for name in names})
-    return table
+        named = [(str(name), [row.get(name) for row in frame]) for name in names]
+    return named
 
 
-def _column(name: Any, values: Any) -> pa.Array:
+def _collected(frame: Any) -> Any:
+    from polars.exceptions import PolarsError
+
+    try:
+        return frame.collect()
+    except (PolarsError, OSError) as error:  # behind the first line stands the whole plan
+        raise RequestError(f"the spine's LazyFrame cannot be computed: {str(error).splitlines()[0]}") from error
+
+
+def _exported(frame: Any) -> pa.Table | None:
+    """Return the rows of a frame that speaks Arrow, None if it is no table."""
+    import duckdb
     import pyarrow as pa
 
-    if isinstance(values, str | bytes) or not (hasattr(values, "__iter__") or hasattr(values, "__array__")):
-        raise RequestError(f"column {name!r} of the spine is a {type(values).__name__}, not a list of values")
+    if isinstance(frame, pa.Table):
+        return frame
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
     try:
-        return pa.array(values)
+        if hasattr(frame, "__arrow_c_stream__"):
+            reader = pa.RecordBatchReader.from_stream(frame)
+        elif hasattr(frame, "__arrow_c_array__"):
+            reader = pa.Table.from_batches([pa.record_batch(frame)]).to_reader()
+        else:
+            return None
+    except (pa.ArrowException, TypeError, ValueError):  # a single column
+        return None
+    except duckdb.Error as error:
+        raise _failed(error) from error
+    try:
+        return reader.read_all()
+    except (pa.ArrowException, OSError, duckdb.Error) as error:
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> RequestError:
+    """Return why the rows of a frame that is computed while it is read can't be had."""
+    first = str(error).partition("\n")[0]
+    return RequestError(f"the spine's rows cannot be computed: {first.partition('Error: ')[2] or first}")
+
+
+def _assembled(named: Sequence[tuple[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    columns = [_column(name, values) for name, values in named]
+    for (name, _), column in zip(named, columns, strict=True):
+        if len(column) != len(columns[0]):
+            raise RequestError(
+                f"the spine's columns {named[0][0]!r} and {name!r} are of unequal length: {len(columns[0]):,} and "
+                f"{len(column):,}",
+                hint="Give each of them a value for every row, None where there is none.",
+            )
+    return pa.Table.from_arrays(columns, names=[name for name, _ in named])
+
+
+def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:
+    import pyarrow as pa
+
+    listed = hasattr(values, "__iter__") or hasattr(values, "__array__")
+    # The values of a set are in no order, so nothing says to which rows they belong.
+    if not listed or isinstance(values, str | bytes | set | frozenset | Mapping) or getattr(values, "ndim", 1) != 1:
+        raise RequestError(f"the spine's column {name!r} is a {type(values).__name__}, not a list of values")
+    kind = getattr(values, "dtype", None)
+    if str(kind) in _NOT_ARROW:
+        raise _no_arrow(name, kind)
+    if not hasattr(values, "__len__"):
+        values = list(values)
+    try:
+        if hasattr(values, "__arrow_c_stream__") and not hasattr(values, "iloc"):  # what pandas holds may be objects
+            return pa.chunked_array(values)
+        column = pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"column {name!r} of the spine cannot be read: {str(error).splitlines()[0]}") from error
+        raise _unreadable(name, values) from error
+    _check_exact(name, values, column.type)
+    return column
+
+
+def _unreadable(name: str, values: Any) -> RequestError:
+    """Return why values can't be a column, with the first row that shows it."""
+    kind = getattr(values, "dtype", None)
+    if kind not in (None, object):
+        return _no_arrow(name, kind)
+    first: dict[str, int] = {}
+    for row, value in enumerate(values):
+        if isinstance(value, int) and not -_MAX - 1 <= value <= _MAX:
+            return RequestError(
+                f"row {row} of the spine has an integer of more than 64 bits in {name!r}",
+                hint="Make all of the column decimals (decimal.Decimal) or text.",
+            )
+        if value is not None and not (isinstance(value, float) and math.isnan(value)):
+            first.setdefault(type(value).__name__, row)
+    if len(first) > 1:
+        shown = ", ".join(f"{kind} in row {row}" for kind, row in first.items())
+        return RequestError(
+            f"the spine's column {name!r} holds values of several types: {shown}", hint="Give all of them one type."
+        )
+    return _no_arrow(name, ", ".join(first))
+
+
+def _no_arrow(name: str, kind: Any) -> RequestError:
+    return RequestError(
+        f"the spine's column {name!r} holds {kind} values that Arrow cannot hold",
+        hint="Convert them to integers, decimals, text or times, or leave the column out.",
+    )
+
+
+def _check_exact(name: str, values: Any, kind: pa.DataType) -> None:
+    """Refuse Python objects of which Arrow silently leaves out a part: a zone, a time of day, nanoseconds."""
+    import pyarrow as pa
+
+    if not pa.types.is_temporal(kind) or getattr(values, "dtype", None) not in (None, object):
+        return
+    zoned: bool | None = None
+    for row, value in enumerate(values):
+        if type(value).__name__ == "NaTType":  # to pandas a datetime
+            continue
+        if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+            raise _no_micros(row, name, _TOO_FINE)
+        if not isinstance(value, dt.datetime):
+            continue
+        if pa.types.is_date(kind):
+            raise RequestError(f"row {row} of the spine has a time among the dates in {name!r}")
+        if zoned is not None and zoned != (value.tzinfo is not None):
+            have = ("has no zone", "do") if zoned else ("has a zone", "don't")
+            raise RequestError(
+                f"row {row} of the spine has a time in {name!r} that {have[0]}, though those before it {have[1]}",
+                hint="Give all of them a zone, or none of them and say which clock they come from: timezone=.",
+            )
+        zoned = value.tzinfo is not None
+
+
+def _check_zones(schema: pa.Schema) -> None:
+    """Refuse times in zones that nobody knows: no library could show them."""
+    for field in schema:
+        for zone in _zones(field.type):
+            if _OFFSET.match(zone):
+                continue
+            try:
+                as_timezone(zone)
+            except PenstockError as error:
+                raise RequestError(f"the spine's column {field.name!r}: {error.what}", hint=error.hint) from None
+
+
+def _zones(kind: pa.DataType) -> Iterator[str]:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        yield kind.tz
+    within = [kind.value_type] if pa.types.is_dictionary(kind) else [kind.field(n).type for n in range(kind.num_fields)]
+    for inner in within:
+        yield from _zones(inner)
 
 
 # -- the timestamp --------------------------------------------------------------------------------------------------
@@ -233,8 +362,6 @@ def _instants(
         return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_) if len(column) else None, 0
     if not pa.types.is_timestamp(kind):
         raise _no_timestamp(name, kind)
-    if timezone is not None:
-        _check_zone(timezone)
     raw = column.cast(pa.int64()).fill_null(0).to_numpy().astype(np.int64, copy=False)
     valid = column.is_valid().to_numpy() if column.null_count else None
     instants, ambiguous = _micros(raw, kind.unit, name), 0
@@ -260,11 +387,20 @@ def _no_timestamp(name: str, kind: pa.DataType) -> RequestError:
     return RequestError(f"the spine's timestamp column {name!r} is of type {kind}", hint=hint)
 
 
-def _check_zone(timezone: str) -> None:
+def _zone_name(timezone: str | dt.tzinfo | None) -> str | None:
+    if isinstance(timezone, zoneinfo.ZoneInfo):
+        timezone = timezone.key
+    if timezone is None:
+        return None
+    if not isinstance(timezone, str):
+        raise RequestError(
+            f"timezone cannot be {timezone!r}", hint='Name it as the IANA does, e.g. "UTC" or "America/New_York".'
+        )
     try:
         as_timezone(timezone)
     except PenstockError as error:
         raise RequestError(error.what, hint=error.hint) from None
+    return timezone
 
 
 def _micros(raw: NDArray[np.int64], unit: str, name: str) -> NDArray[np.int64]:
@@ -273,18 +409,22 @@ def _micros(raw: NDArray[np.int64], unit: str, name: str) -> NDArray[np.int64]:
     if unit == "ns":
         instants = raw // _NANOS
         bad = instants * _NANOS != raw
-        what = "nanoseconds that are no whole microseconds"
+        what = _TOO_FINE
     else:
         per = _PER_UNIT[unit]
         bad = (raw > _MAX // per) | (raw < -(_MAX // per))
         instants = np.where(bad, 0, raw) * per
         what = "a time too far away for microseconds"
     if bad.any():
-        raise RequestError(
-            f"row {int(np.argmax(bad))} of the spine has {what} in {name!r}",
-            hint="Times count in whole microseconds: round them in a way that suits what they mean.",
-        )
+        raise _no_micros(int(np.argmax(bad)), name, what)
     return instants
+
+
+def _no_micros(row: int, name: str, what: str) -> RequestError:
+    return RequestError(
+        f"row {row} of the spine has {what} in {name!r}",
+        hint="Times count in whole microseconds: round them in a way that suits what they mean.",
+    )
 
 
 def _zoned(

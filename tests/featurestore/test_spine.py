@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import numpy as np
@@ -126,25 +127,118 @@ def test_columns_that_are_none_are_named(frame: Any) -> None:
     assert "event_timestamp" in message or "k0" in message
 
 
-def test_columns_of_several_types_are_named() -> None:
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([b"a", 1], "bytes in row 0, int in row 1"),
+        ([None, "a", 1], "str in row 1, int in row 2"),
+        ([1, True], "int in row 0, bool in row 1"),
+        ([2**53 + 1, 2.5], "int in row 0, float in row 1"),
+        ([NOON, dt.date(2020, 1, 1)], "datetime in row 0, date in row 1"),
+    ],
+)
+def test_columns_of_several_types_are_named_with_their_rows(values: list[Any], told: str) -> None:
     pd = pytest.importorskip("pandas")
-    for values in ([b"a", 1], ["a", 1], [1, "a"]):
-        message = refused(pd.DataFrame({"event_timestamp": [NOON] * 2, "k0": values}))
-        assert message.startswith("the spine's column 'k0' holds values of several types")
+    columns = {"event_timestamp": [NOON] * len(values), "k0": values}
+    for frame in (columns, pd.DataFrame({**columns, "k0": pd.Series(values, dtype=object)})):
+        assert refused(frame).startswith(f"the spine's column 'k0' holds values of several types: {told}")
 
 
-def test_types_that_arrow_does_not_have_are_named() -> None:
-    frame = pl.DataFrame({"event_timestamp": [NOON], "k0": pl.Series([1], dtype=pl.Int128)})
-    assert "the spine's column 'k0' is Int128, which Arrow does not have" in refused(frame)
+@pytest.mark.parametrize("place", ["dict", "rows", "pandas", "other column"])
+@pytest.mark.parametrize("timezone", [None, "Asia/Tokyo"])
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([local(2020, 3, 1), None, NOON], "row 2 of the spine has a time in {!r} that has a zone, though those before"),
+        (
+            [NOON, NOON, local(2020, 3, 1)],
+            "row 2 of the spine has a time in {!r} that has no zone, though those before",
+        ),
+        ([dt.date(2020, 3, 1), NOON], "row 1 of the spine has a time among the dates in {!r}"),
+    ],
+)
+def test_times_are_all_of_one_kind(values: list[Any], told: str, timezone: str | None, place: str) -> None:
+    name = "x" if place == "other column" else "event_timestamp"
+    frame: Any = {"event_timestamp": [NOON] * len(values), name: values}
+    if place == "rows":
+        frame = [{name: value} for value in values]
+    elif place == "pandas":
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame({name: pd.Series(values, dtype=object)})
+    assert refused(frame, timezone=timezone).startswith(told.format(name))
+
+
+@pytest.mark.parametrize("zone", ["UTC", None])
+def test_nanoseconds_of_pandas_are_refused_wherever_they_hide(zone: str | None) -> None:
+    pd = pytest.importorskip("pandas")
+    values = [pd.Timestamp(1_583_064_000_000_000_000, tz=zone), pd.NaT, pd.Timestamp(999, tz=zone)]
+    frames = [
+        {"event_timestamp": values[::2]},
+        {"event_timestamp": pd.Series(values, dtype=object)},
+        {"event_timestamp": pl.Series([1000, None, 999]).cast(pl.Datetime("ns", zone))},
+        pd.DataFrame({"event_timestamp": pd.Series(values, dtype=object)}),
+        {"event_timestamp": [NOON] * 2, "x": [pd.Timedelta(0), pd.Timedelta(1)]},
+    ]
+    for frame in frames:
+        assert "nanoseconds that are no whole microseconds" in refused(frame, timezone="UTC")
+    whole = pd.DataFrame({"event_timestamp": pd.Series(values[:2], dtype=object)})
+    assert read_spine(whole, timezone="UTC").instants[:1].tolist() == [MICROS]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pl.Series([1], dtype=pl.Int128), "'k0' holds Int128 values that Arrow cannot hold"),
+        (pl.Series([object()], dtype=pl.Object), "'k0' holds Object values that Arrow cannot hold"),
+        ([1 + 2j], "'k0' holds complex values that Arrow cannot hold"),
+        (np.array([1 + 2j]), "'k0' holds complex128 values that Arrow cannot hold"),
+        ([2**63], "row 0 of the spine has an integer of more than 64 bits in 'k0'"),
+        ([10**5000], "row 0 of the spine has an integer of more than 64 bits in 'k0'"),
+        ({1}, "'k0' is a set, not a list of values"),
+        (np.zeros((1, 1)), "'k0' is a ndarray, not a list of values"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_columns_that_arrow_cannot_hold_are_named(values: Any, told: str) -> None:
+    assert told in refused({"event_timestamp": [NOON], "k0": values})
+    if isinstance(values, pl.Series):
+        assert told in refused(pl.DataFrame({"event_timestamp": [NOON], "k0": values}))
+
+
+@pytest.mark.parametrize("zone", ["Mars/X", "localtime", "+5"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_times_in_a_zone_that_is_none_are_refused(zone: str, inside: bool) -> None:
+    times = pa.array([0], pa.timestamp("us", zone))
+    column = pa.StructArray.from_arrays([times], ["at"]) if inside else times
+    message = refused(pa.table({"event_timestamp": pa.array([NOON], UTC), "x": column}))
+    assert message.startswith(f"the spine's column 'x': {zone!r} is not a time zone")
+
+
+def test_a_single_column_is_no_table() -> None:
+    for frame in (pl.Series([1]), pa.chunked_array([[1]])):
+        assert f"a spine is a table, not a {type(frame).__name__}" in refused(frame)
+
+
+def test_frames_that_cannot_be_computed_say_why_in_one_line() -> None:
+    message = refused(pl.LazyFrame({"k0": [1]}).select("k1"))
+    assert message == 'the spine\'s LazyFrame cannot be computed: unable to find column "k1"; valid columns: ["k0"]'
+    with duckdb.connect() as connection:
+        message = refused(connection.sql("select 'x'::int as k0"))
+    assert message == "the spine's rows cannot be computed: Could not convert string 'x' to INT32"
 
 
 def test_columns_of_unequal_length_are_refused() -> None:
-    assert "cannot be read" in refused({"event_timestamp": [NOON], "k0": [1, 2]})
+    message = refused({"event_timestamp": [NOON], "k0": [1, 2]})
+    assert message.startswith("the spine's columns 'event_timestamp' and 'k0' are of unequal length: 1 and 2")
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
-    table = pa.table([pa.array([NOON], UTC), [1], [2]], names=["event_timestamp", "k0", "k0"])
-    assert "two columns called 'k0'" in refused(table)
+    pd = pytest.importorskip("pandas")
+    names = ["event_timestamp", "0", "0"]
+    table = pa.table([pa.array([NOON], UTC), [1], [2]], names=names)
+    frames = [table, pd.DataFrame([[NOON, 1, 2]], columns=names), {"event_timestamp": [NOON], "0": [1], 0: [2]}]
+    for frame in frames:
+        assert "two columns called '0'" in refused(frame)
 
 
 def test_a_column_called_like_a_feature_is_refused() -> None:
@@ -174,6 +268,7 @@ def test_no_candidate_lists_the_columns() -> None:
 
 def test_a_timestamp_column_that_is_not_there_has_near_matches() -> None:
     assert "Did you mean event_timestamp?" in refused(TABLE, timestamp="event_timestmp")
+    assert "timestamp cannot be 5" in refused(TABLE, timestamp=5)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +314,9 @@ def test_seconds_too_far_away_are_refused_with_their_row() -> None:
 def test_naive_times_need_a_zone() -> None:
     frame = {"event_timestamp": [local(2020, 3, 1, 7)]}
     assert "--timezone, in Python timezone=" in refused(frame)
-    assert read_spine(frame, timezone="America/New_York").instants.tolist() == [MICROS]
+    for zone in ("America/New_York", ZoneInfo("America/New_York")):
+        read = read_spine(frame, timezone=zone)
+        assert (read.instants.tolist(), read.timezone) == ([MICROS], "America/New_York")
 
 
 def test_zoned_times_keep_their_zone_whatever_is_declared() -> None:
@@ -228,6 +325,11 @@ def test_zoned_times_keep_their_zone_whatever_is_declared() -> None:
 
 def test_an_unknown_zone_has_near_matches() -> None:
     assert "America/New_York" in refused({"event_timestamp": [local(2020, 3, 1)]}, timezone="America/New_Yrok")
+
+
+@pytest.mark.parametrize("zone", [dt.UTC, 5, b"UTC"])
+def test_a_zone_without_a_name_is_refused(zone: Any) -> None:
+    assert f"timezone cannot be {zone!r}" in refused({"event_timestamp": [NOON]}, timezone=zone)
 
 
 def test_ambiguous_local_times_are_the_earlier_instant() -> None:
@@ -290,6 +392,8 @@ def test_integers_of_any_width_are_the_same_integer_or_match_nothing(type_: str,
         ("VARCHAR", pa.array(["a", None]).dictionary_encode(), ["a", None]),
         ("VARCHAR", pa.array(["a\0", ""], pa.large_string()), ["a\0", ""]),
         ("VARCHAR", pa.array(["é" * 40], pa.string_view()), ["é" * 40]),
+        ("VARCHAR", pa.chunked_array(pl.Series(["b", None, "a"], dtype=pl.Categorical)), ["b", None, "a"]),
+        ("VARCHAR", pa.chunked_array(pl.Series(["b", None], dtype=pl.Enum(["a", "b"]))), ["b", None]),
         ("BLOB", pa.array([b"ab"], pa.binary(2)), [b"ab"]),
         ("BLOB", pa.array([b"ab"], pa.binary_view()), [b"ab"]),
         ("BOOLEAN", pa.array([True, None]), [True, None]),
