@@ -26,7 +26,7 @@ from lakehouse.zones import as_timezone, to_utc
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["DEFAULT_TIMESTAMP", "Entities", "Spine", "entities", "read_spine", "spine_keys"]
+__all__ = ["DEFAULT_TIMESTAMP", "Entities", "Spine", "check_select", "entities", "read_spine", "spine_keys"]
 
 DEFAULT_TIMESTAMP = "event_timestamp"
 
@@ -95,6 +95,41 @@ class Entities:
     instants: NDArray[np.int64]
     keys: pa.Table
     impossible: tuple[tuple[str, str, int], ...] = ()
+
+
+# -- a SELECT -------------------------------------------------------------------------------------------------------
+
+
+def check_select(query: str) -> None:
+    """Refuse a text that is not one SELECT, before any of it runs.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be parsed, has several statements, or one of another kind.
+    """
+    import duckdb
+
+    if len(query.split()) < 2:  # noqa: PLR2004 - the shortest is two words: from t
+        raise RequestError(
+            f"a spine is a table or a SELECT, not {query!r}",
+            hint="Files are spines of penstock historical --spine FILE; in Python read them first, e.g. with "
+            "polars.read_csv() or pyarrow.parquet.read_table().",
+        )
+    try:
+        kinds = [statement.type for statement in duckdb.extract_statements(query)]
+    except duckdb.Error as error:
+        raise RequestError(f"the spine's SELECT cannot be read: {_first_line(error)}") from None
+    if kinds == [duckdb.StatementType.SELECT]:
+        return
+    if kinds == [duckdb.StatementType.MULTI]:
+        raise RequestError(
+            "a spine is one SELECT, and a PIVOT that looks for its values is more than that",
+            hint="Name the values: pivot … on column in ('a', 'b') ….",
+        )
+    told = ", ".join(kind.name.replace("_", " ") for kind in kinds) or "a comment"
+    number = f"{plural(len(kinds), 'statement')}: " if len(kinds) > 1 else ""
+    raise RequestError(f"a spine is a SELECT, not {number}{told}", hint="Nothing was run.")
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -210,8 +245,13 @@ def _exported(frame: Any) -> pa.Table | None:
 
 def _failed(error: Exception) -> RequestError:
     """Return why the rows of a frame that is computed while it is read can't be had."""
+    return RequestError(f"the spine's rows cannot be computed: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    """Return what DuckDB says, without the kind of error before it and the query behind it."""
     first = str(error).partition("\n")[0]
-    return RequestError(f"the spine's rows cannot be computed: {first.partition('Error: ')[2] or first}")
+    return first.partition("Error: ")[2] or first
 
 
 def _assembled(named: Sequence[tuple[str, Any]]) -> pa.Table:

@@ -52,7 +52,8 @@ def project(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("select 7 as zone, now() as a, now() as b", ["--timestamp, in Python timestamp=; one of a, b"]),
         ("select 7 as zone, 'x' as event_timestamp", ["::timestamptz", "to_datetime"]),
         ("select 7 as zone, 1 as fare, now() as a", ["--full-feature-names, in Python full_feature_names=True"]),
-        ("", ["a spine is a table or a SELECT"]),
+        ("", ["--spine is empty\n  Give a .parquet, .arrow or .csv file, or a SELECT in quotes."]),
+        (" ", ["--spine is empty"]),
         ("delete from warehouse.trips", ["a spine is a SELECT, not DELETE"]),
     ],
 )
@@ -60,6 +61,13 @@ def test_hints_name_options_of_both_kinds(project: Path, spine: str, words: list
     message = run("historical", "last:fare", "--spine", spine, code=1).stderr
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("before", ["-- a comment\n", "select 1 as zone, now() as event_timestamp; "])
+def test_a_spine_that_is_more_than_a_select_runs_nothing(project: Path, tmp_path: Path, before: str):
+    spine = f"{before}copy (select 7 as zone) to '{tmp_path / 'x.csv'}'"
+    assert "a spine is a SELECT, not " in run("historical", "last:fare", "--spine", spine, code=1).stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_service_among_features_is_told_in_words_of_both_kinds(project: Path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from featurestore.binding import BoundFeature, BoundView, Column
 from featurestore.request import Asked
-from featurestore.spine import entities, read_spine, spine_keys
+from featurestore.spine import check_select, entities, read_spine, spine_keys
 from lakehouse.errors import RequestError
 from lakehouse.result import QueryResult
 
@@ -243,6 +243,47 @@ def test_two_columns_of_one_name_are_refused() -> None:
 
 def test_a_column_called_like_a_feature_is_refused() -> None:
     assert "called like a feature: 'K0'" in refused({"event_timestamp": [NOON], "K0": [1]}, known_features=["k0"])
+
+
+# -- selects --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select 1",
+        "-- a comment\nselect 1 ;",
+        "(select 1)",
+        "with a as (select 1) from a",
+        "from a",
+        "values (1)",
+        "pivot a on b in (1, 2) using sum(c)",
+    ],
+)
+def test_one_select_is_a_spine(query: str) -> None:
+    check_select(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("", "a spine is a table or a SELECT, not ''"),
+        ("spine.csv", "a spine is a table or a SELECT, not 'spine.csv'"),
+        ("-- nothing", "a spine is a SELECT, not a comment"),
+        ("-- c\ncopy (select 1) to 'x.csv'", "a spine is a SELECT, not COPY"),
+        ("with a as (select 1) insert into b from a", "a spine is a SELECT, not INSERT"),
+        ("explain select 1", "a spine is a SELECT, not EXPLAIN"),
+        ("select 1; select 2", "a spine is a SELECT, not 2 statements: SELECT, SELECT"),
+        ("select 1; attach 'x.db'", "a spine is a SELECT, not 2 statements: SELECT, ATTACH"),
+        ("copy (pivot a on b using sum(c)) to 'x.csv'", "a PIVOT that looks for its values"),
+        ("selec 1", 'the spine\'s SELECT cannot be read: syntax error at or near "selec"'),
+    ],
+)
+def test_what_is_not_one_select_is_refused(query: str, told: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_select(query)
+    assert told in caught.value.what
+    assert "\n" not in caught.value.what
 
 
 # -- which timestamp ------------------------------------------------------------------------------------------------
