@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from featurestore.folding import Folding
 from featurestore.generations import Manifest, ViewFile, check_succession
 from featurestore.instants import instant_micros, micros_text
-from featurestore.registry import bound_views
+from featurestore.registry import accepted_views
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.pins import Pins
@@ -153,7 +153,7 @@ def materialize(
     ------
     RequestError
         If there is no online view; if the served generation is of a newer snapshot or for a later instant; if the
-        source of a view has vanished or changed its type.
+        source of a view has vanished or changed its type; if a model upstream of one changed since it was applied.
     CatalogDamagedError
         If the served generation is damaged (without full or force).
     ConflictError
@@ -171,7 +171,7 @@ def materialize(
     parameters = {"snapshot": snapshot.number, "at": micros_text(instant), "views": names}
     with Session(snapshot, memory=settings.resources.memory, threads=settings.resources.threads) as session:
         try:
-            bound = bound_views(definitions, session, names)
+            bound = accepted_views(definitions, session, names)
         except PenstockError as error:
             executions.finish(executions.start("materialize", parameters), "FAILED", error=str(error))
             raise

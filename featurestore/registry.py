@@ -27,7 +27,7 @@ from featurestore.listing import features_list, features_show
 from featurestore.pasts import past
 from featurestore.request import resolve
 from featurestore.row_order import refuse_row_order
-from featurestore.upstream import ModelFiles, ReadSource, SourceReader, models_upstream
+from featurestore.upstream import ModelFiles, ReadSource, SourceReader, changed_upstream, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.errors import DefinitionError, PenstockError, RequestError
 from lakehouse.metadata import Executions
@@ -43,6 +43,7 @@ __all__ = [
     "Definitions",
     "ServiceVersion",
     "Users",
+    "accepted_views",
     "apply_definitions",
     "bound_views",
     "features_list",
@@ -81,6 +82,68 @@ def read_definitions(snapshot: Snapshot) -> Definitions:
 
 def _place(snapshot: Snapshot) -> str:
     return f"the feature definitions of snapshot {snapshot.number}"
+
+
+def accepted_views(
+    definitions: Definitions, session: Session, names: Iterable[str] | None = None
+) -> dict[str, BoundView]:
+    """Return views bound at a session's snapshot, where they mean what an apply accepted, models upstream included.
+
+    Definitions of another snapshot are tried on what the models of this one made: nobody has accepted that, and the
+    versions that a training set records are those that they have here.
+
+    Parameters are those of `bound_views`, as is what it raises.
+
+    Raises
+    ------
+    RequestError
+        If a model upstream of a view means something else than when the view was applied.
+    """
+    found = bound_views(definitions, session, names)
+    if definitions.sha256 == session.snapshot.entry.definitions:
+        for name in found:
+            _refuse_unaccepted(definitions.view(name), session.snapshot)
+    return found
+
+
+def _refuse_unaccepted(view: AppliedView, snapshot: Snapshot) -> None:
+    changed = changed_upstream(snapshot.entry, view.upstream)
+    if not changed:
+        return
+    last, again = _last_accepted(snapshot, [view]), _applied_again(snapshot)
+    ways = ["Accept the new meaning: penstock apply." if again is None else _AGAIN.format(again)]
+    if last is not None:
+        ways.append(f"Or read as of snapshot {last}, where it still held: --as-of {last}, in Python as_of={last}.")
+    raise RequestError(
+        f"at snapshot {snapshot.number} it means something else than when it was applied: the model of "
+        f"{', '.join(changed)} changed",
+        where=view.definition.where,
+        hint=" ".join(ways),
+    )
+
+
+_AGAIN = "Read as of snapshot {0}, where definitions were applied again: --as-of {0}, in Python as_of={0}."
+
+
+def _applied_again(snapshot: Snapshot) -> int | None:
+    """Return the first later snapshot with other definitions, if there is one."""
+    found = None
+    for entry in snapshot.catalog.entries():
+        if entry.snapshot <= snapshot.number:
+            break
+        if entry.definitions != snapshot.entry.definitions:
+            found = entry.snapshot
+    return found
+
+
+def _last_accepted(snapshot: Snapshot, views: Sequence[AppliedView]) -> int | None:
+    """Return the last snapshot with these definitions at which all models upstream of views are what was accepted."""
+    for entry in snapshot.catalog.entries(snapshot):
+        if entry.definitions != snapshot.entry.definitions:
+            return None
+        if not any(changed_upstream(entry, view.upstream) for view in views):
+            return entry.snapshot
+    return None
 
 
 def bound_views(definitions: Definitions, session: Session, names: Iterable[str] | None = None) -> dict[str, BoundView]:
@@ -216,7 +279,7 @@ def _planned(
     with _Planner(snapshot, settings, old, given, prune=prune) as planner:
         new = planner.definitions()
         _refuse_removal(old, new, holders)
-        consequences = [*_consequences(old, new, users), *_lost_versions(old, new, snapshot.number)]
+        consequences = [*_consequences(old, new, users), *_lost_versions(old, new, snapshot)]
         plan = DefinitionPlan(
             snapshot.number, tuple(_differences(old, new, given)), tuple(consequences), tuple(planner.notes())
         )
@@ -279,7 +342,7 @@ class _Planner:
             if hit:
                 self._notes.append(
                     f"the model of {table} is not what last ran: penstock promote will change the meaning of "
-                    f"{', '.join(hit)}"
+                    f"{', '.join(hit)}; penstock apply accepts it then"
                 )
         return self._notes
 
@@ -307,9 +370,11 @@ class _Planner:
             )
         bound = bind(view, self._opened())
         refuse_row_order(view, source, self._models)
-        upstream = models_upstream(self.snapshot.entry, source.tables)
+        former = self.old.views.get(view.name)
+        known = former.upstream if former is not None else None
+        upstream = models_upstream(self.snapshot.entry, source.tables, known=known)
         applied = AppliedView(view, bound, upstream, view_version(bound, upstream))
-        self._check_history(view, source, new=_version(self.old.views.get(view.name)) != applied.version)
+        self._check_history(view, source, new=former is None or former.version != applied.version)
         return applied
 
     def _check_history(self, view: FeatureView, source: ReadSource, *, new: bool) -> None:
@@ -359,10 +424,6 @@ class _Planner:
             return (*versions[:-1], replace(versions[-1], definition=service))
         number = versions[-1].version + 1 if versions else 1
         return (*versions, ServiceVersion(number, service, taken, now))
-
-
-def _version(view: AppliedView | None) -> str | None:
-    return None if view is None else view.version
 
 
 def _with_entities(view: FeatureView, entities: Mapping[str, Entity]) -> FeatureView:
@@ -423,7 +484,7 @@ def _consequences(old: Definitions, new: Definitions, users: Users) -> Iterable[
             yield f"{user} was made of the former meaning of feature view {name}"
 
 
-def _lost_versions(old: Definitions, new: Definitions, base: int) -> Iterable[str]:
+def _lost_versions(old: Definitions, new: Definitions, base: Snapshot) -> Iterable[str]:
     """Yield the new versions of services, and which of the older ones can't be answered any more."""
     for name, versions in new.services.items():
         before = old.services.get(name, ())
@@ -433,7 +494,9 @@ def _lost_versions(old: Definitions, new: Definitions, base: int) -> Iterable[st
         for version in versions[:-1]:
             lost = new.changed_views(version)
             if lost and not old.changed_views(version):
-                yield f"{version.ref} can be asked for only as of snapshot {base} or earlier: {_why(lost, new)}"
+                last = _last_accepted(base, [old.views[view] for view in version.meanings])
+                when = "no longer" if last is None else f"only as of snapshot {last} or earlier"
+                yield f"{version.ref} can be asked for {when}: {_why(lost, new)}"
 
 
 def _why(lost: Sequence[str], new: Definitions) -> str:

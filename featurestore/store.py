@@ -159,9 +159,10 @@ class FeatureStore:
         corrections
             ``known`` hides rows that were created after the asked instant; ``latest`` does not.
         definitions
-            ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data.
+            ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data, as
+            the models of that snapshot made it.
         """
-        from featurestore.registry import bound_views, read_definitions
+        from featurestore.registry import accepted_views, read_definitions
         from featurestore.retrieval import retrieve
         from lakehouse.session import Session
 
@@ -175,7 +176,7 @@ class FeatureStore:
         service = known.service_of(features)
         projections = known.projections(features)
         with Session(snapshot) as session:
-            views = bound_views(known, session, [projection.view for projection in projections])
+            views = accepted_views(known, session, [projection.view for projection in projections])
         return retrieve(
             snapshot,
             self.lake.settings,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from featurestore.definitions import Duration, FeatureView, canonical_duration, micros
+from featurestore.applied import AppliedView, view_version
+from featurestore.definitions import Duration, canonical_duration, micros
 from featurestore.request import Asked
 from featurestore.training_files import StagedTable, check_columns, stage
 from featurestore.training_manifest import (
@@ -31,7 +32,7 @@ from featurestore.training_manifest import (
     versions,
 )
 from featurestore.training_statistics import column_statistics
-from featurestore.upstream import SourceReader
+from featurestore.upstream import SourceReader, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
 from lakehouse.errors import ConflictError, DefinitionError, PenstockError, RequestError
 from lakehouse.metadata import Executions
@@ -261,19 +262,24 @@ def _origin(job: RetrievalJob) -> _Origin:
     definitions = decode(job.snapshot.catalog.object(sha256), place=place, sha256=sha256)
     names = sorted({asked.view.name for asked in job.asked} & definitions.views.keys())
     with SourceReader() as reader:
-        read = {name: _tables(job.snapshot, reader, definitions.views[name].definition) for name in names}
+        named = {name: reader.read(definitions.views[name].definition).tables for name in names}
+    read = {name: _stored(job.snapshot, found) for name, found in named.items()}
     tables = sorted({table for found in read.values() for table in found})
     return _Origin(
         sha256,
-        {name: definitions.views[name].version for name in names},
+        {name: _version(job.snapshot, definitions.views[name], found) for name, found in named.items()},
         {str(table): job.snapshot.table(table).version for table in tables},
         _private(job, read),
     )
 
 
-def _tables(snapshot: Snapshot, reader: SourceReader, view: FeatureView) -> list[TableName]:
-    """Return the stored tables that a view reads; for the view of a source, the table behind it."""
-    named = reader.read(view).tables
+def _version(snapshot: Snapshot, view: AppliedView, tables: tuple[TableName, ...]) -> str:
+    """Return what a view means where it was read: newer definitions on old data stand on the models of then."""
+    return view_version(view.bound, models_upstream(snapshot.entry, tables, known=view.upstream))
+
+
+def _stored(snapshot: Snapshot, named: tuple[TableName, ...]) -> list[TableName]:
+    """Return the stored tables among those that a view reads; for the view of a source, the table behind it."""
     stored = (twin_table(table.name) if table.schema == "lake" else table for table in named)
     return [table for table in stored if str(table) in snapshot.entry.tables]
 

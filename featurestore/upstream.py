@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from featurestore.binding import source_sql
 from featurestore.definitions import FeatureView
-from lakehouse.entries import Entry
+from lakehouse.entries import Entry, ModelEntry
 from lakehouse.errors import DefinitionError
 from lakehouse.settings import Settings
 from lakehouse.types import TableName
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lakehouse.models import Model, Models
 
-__all__ = ["ModelFiles", "ReadSource", "SourceReader", "models_upstream"]
+__all__ = ["ModelFiles", "ReadSource", "SourceReader", "changed_upstream", "models_upstream"]
 
 _SCHEMAS = ("lake", "raw", "typed", "warehouse", "quarantine")
 # These read nothing but their arguments.
@@ -136,17 +136,36 @@ def _wrong(view: FeatureView, what: str, hint: str | None = None) -> DefinitionE
     )
 
 
-def models_upstream(entry: Entry, tables: tuple[TableName, ...]) -> dict[str, str]:
-    """Return the models that tables come from, directly or through others: table → SHA-256 of the model as it ran."""
+def models_upstream(
+    entry: Entry, tables: tuple[TableName, ...], *, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the models that tables come from, directly or through others: table → hash of what the model means.
+
+    Parameters
+    ----------
+    known
+        What was found before: a model that still means the same keeps its hash, also one of an older Penstock.
+    """
+    known = known or {}
     found: dict[str, str] = {}
     waiting = [_maker(table) for table in tables]
     while waiting:
         name = waiting.pop()
         model = entry.models.get(name)
         if model is not None and name not in found:
-            found[name] = model.sha256
+            found[name] = known[name] if name in known and _holds(model, known[name]) else model.meaning or model.sha256
             waiting += [_maker(TableName.parse(read)) for read in model.read]
     return dict(sorted(found.items()))
+
+
+def changed_upstream(entry: Entry, upstream: Mapping[str, str]) -> list[str]:
+    """Return the tables of `models_upstream` whose model means something else at a snapshot, by name."""
+    return [table for table, meaning in upstream.items() if not _holds(entry.models.get(table), meaning)]
+
+
+def _holds(model: ModelEntry | None, meaning: str) -> bool:
+    # Before entries knew meanings, the hash of the file stood for it.
+    return model is not None and meaning in (model.meaning, model.sha256)
 
 
 def _maker(table: TableName) -> str:
@@ -171,7 +190,7 @@ class ModelFiles:
         return self._models.by_table.get(table)
 
     def pending(self, entry: Entry) -> tuple[str, ...]:
-        """Return the tables whose model file is not what last ran, by name; those that never ran are left out."""
+        """Return the tables whose model means something else than what last ran, by name; not those that never ran."""
         found = (str(table) for table, model in self._models.by_table.items() if _differs(entry, str(table), model))
         return tuple(sorted(found))
 
@@ -182,4 +201,5 @@ class ModelFiles:
 
 
 def _differs(entry: Entry, table: str, model: Model) -> bool:
-    return table in entry.models and entry.models[table].sha256 != model.sha256
+    ran = entry.models.get(table)
+    return ran is not None and ran.sha256 != model.sha256 and ran.meaning != model.meaning

@@ -1,0 +1,156 @@
+"""What a view means is accepted by an apply: a model that changes upstream is never answered under the old meaning."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the project lies beside the tests
+
+from test_feature_cli import AT, FEATURES, LATER, MODEL, PROJECT, SPINE, TRIPS, run
+
+from featurestore import FeatureStore, documents
+from lakehouse.catalog import Change
+from lakehouse.errors import RequestError
+
+CHANGED = MODEL.replace("fare, tip, paid from", "fare * 2 as fare, tip, paid from")
+ASKED = {"zone": ["007"], "event_timestamp": [dt.datetime(2024, 1, 1, 3, tzinfo=dt.UTC)]}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose snapshots are: 1 landed, 2 promoted, 3 applied."""
+    root = tmp_path_factory.mktemp("project")
+    for name, text in {
+        "penstock.toml": PROJECT, "data/a.csv": TRIPS, "sql/warehouse/trips.sql": MODEL, "features.py": FEATURES,
+    }.items():  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for command in (["land"], ["promote"], ["apply"], ["materialize", "--at", AT]):
+        run(*command, "--project", str(root))
+    return root
+
+
+@pytest.fixture
+def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def changed(model: str = CHANGED) -> int:
+    """Promote another model, and return the snapshot."""
+    Path("sql/warehouse/trips.sql").write_text(model)
+    run("promote")
+    return FeatureStore().lake.catalog.latest().number
+
+
+def fare(**options: Any) -> float:
+    (value,) = FeatureStore().get_historical_features(ASKED, "demand:fare_1d", **options).to_arrow().column("fare_1d")
+    return value.as_py()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["historical", "tips", "--spine", SPINE],
+        ["historical", "demand:trips_1h", "--spine", SPINE, "--save", "other"],
+        ["materialize", "--at", LATER],
+    ],
+)
+def test_another_meaning_is_refused_until_it_is_applied(project: Path, command: list[str]):
+    number = changed()
+    last = number - 1
+    message = run(*command, code=1).stderr
+    assert (
+        f"': at snapshot {number} it means something else than when it was applied: the model of "
+        f"warehouse.trips changed\n  Accept the new meaning: penstock apply. Or read as of snapshot {last}, where it "
+        f"still held: --as-of {last}, in Python as_of={last}.\n" in message
+    )
+    assert FeatureStore().lake.catalog.latest().number == number
+    run(*command, "--as-of", str(last))
+    run("apply")
+    run(*command)
+
+
+def test_a_past_snapshot_whose_meaning_was_never_applied_names_its_neighbours(project: Path):
+    number = changed()
+    run("apply")
+    with pytest.raises(RequestError, match=f"at snapshot {number} it means something else") as error:
+        fare(as_of=number)
+    assert error.value.hint == (
+        f"Read as of snapshot {number + 1}, where definitions were applied again: --as-of {number + 1}, in Python "
+        f"as_of={number + 1}. Or read as of snapshot {number - 1}, where it still held: --as-of {number - 1}, in "
+        f"Python as_of={number - 1}."
+    )
+    assert (fare(as_of=number - 1), fare(as_of=number + 1), fare()) == (15.25, 30.5, 30.5)
+
+
+def test_the_generation_that_is_there_goes_on(project: Path):
+    changed()
+    assert "15.25" in run("online", "get", "demand:fare_1d", "zone=007", "--at", AT).stdout
+    run("verify", "tips")
+
+
+def test_a_plan_names_the_last_snapshot_with_the_old_meaning(project: Path):
+    number = changed()
+    text = run("plan").stdout
+    assert f"tips@1 can be asked for only as of snapshot {number - 1} or earlier" in text
+    run("apply")
+    run("historical", "tips@1", "--spine", SPINE, "--as-of", str(number - 1))
+
+
+@pytest.mark.parametrize(
+    "model", [f"-- Every trip.\n{MODEL}", MODEL.replace("select", "SELECT\n "), f"-- @owner me\n{MODEL}"]
+)
+def test_comments_and_layout_are_no_other_meaning(project: Path, model: str):
+    before = FeatureStore().definitions().views["demand"].version
+    Path("sql/warehouse/trips.sql").write_text(model)
+    assert "will change the meaning" not in run("plan").stdout
+    changed(model)
+    assert fare() == 15.25
+    assert "nothing to do" in run("apply").stdout
+    assert FeatureStore().definitions().views["demand"].version == before
+
+
+def test_new_definitions_on_old_data_mean_what_the_models_of_then_made(project: Path):
+    number = changed()
+    run("apply")
+    store = FeatureStore()
+    assert (fare(as_of=number - 1, definitions="latest"), fare(definitions="latest")) == (15.25, 30.5)
+    versions = [store.definitions(as_of=n).views["demand"].version for n in (number - 1, number + 1)]
+    for as_of, version in ((number - 1, versions[0]), (number, versions[1]), (None, versions[1])):
+        job = store.get_historical_features(ASKED, "demand:fare_1d", as_of=as_of, definitions="latest")
+        saved = job.save("tried")
+        assert saved.manifest.views == {"demand": version}
+        assert saved.reproduce().same
+
+
+def test_latest_definitions_are_no_way_around(project: Path):
+    changed()
+    with pytest.raises(RequestError, match="means something else"):
+        fare(definitions="latest")
+
+
+def test_what_older_lakes_recorded_of_a_model_still_holds(project: Path):
+    # Before entries knew meanings, the hash of the file stood for it: in the entry, and in the view.
+    store = FeatureStore()
+    catalog, known = store.lake.catalog, store.definitions()
+    file = hashlib.sha256(MODEL.encode()).hexdigest()
+    views = {
+        name: replace(view, upstream={"warehouse.trips": file}, version="0" * 64) for name, view in known.views.items()
+    }
+    document = documents.encode(replace(known, views=views, services={}))
+    catalog.publish(catalog.latest(), Change("apply", "as it was", definitions=catalog.put_object(document)))
+    assert fare() == 15.25
+    run("apply")
+    assert FeatureStore().definitions().views["demand"].upstream == {"warehouse.trips": file}
+    changed()
+    assert "the model of warehouse.trips changed" in run("plan").stdout
