@@ -16,6 +16,7 @@ __all__ = ["check_output", "read_frame", "write_frame"]
 
 _TEXT = re.compile(r"\.(csv|tsv)(\.(gz|zst|bz2|xz))?\Z")
 _OUTPUT = re.compile(r"\.(parquet|arrow|feather|csv)\Z")
+_HEADER = 256 << 10  # bytes of the beginning, as landing looks at
 _KINDS = "Files end in .parquet, .arrow or .csv (also .csv.gz)."
 
 
@@ -43,8 +44,11 @@ def read_frame(path: Path) -> pa.Table:
             from pyarrow import feather
 
             return feather.read_table(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the file cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+    except PermissionError as error:
+        raise InputError("there is no permission to read this file", where=str(path)) from error
+    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's speak of magic bytes and footers
+        kind = "Parquet" if name.endswith(".parquet") else "Arrow"
+        raise InputError(f"the file cannot be read: it is no {kind} file, or a damaged one", where=str(path)) from error
     if not _TEXT.search(name):
         raise InputError("a file of this kind cannot be a spine", where=str(path), hint=_KINDS)
     return _csv(path)
@@ -72,11 +76,28 @@ def _csv(path: Path) -> pa.Table:
         columns = [column.name for column in lake.source("spine").schema.columns]
         if not columns:
             raise InputError("the file is empty: it has no header", where=str(path))
+        _check_header(path, lake.source("spine").landed[0].dialect)
         # Landing keeps names with an underscore for itself.
         own = {name: name.removesuffix("_2") if name.startswith("_") else name for name in columns}
         names = ", ".join(f"{quote(name)} as {quote(as_)}" for name, as_ in own.items())
         # One file, so the place in it is the order of its rows.
         return _untyped(lake.sql(f"select {names} from lake.spine order by _offset").to_arrow())
+
+
+def _check_header(path: Path, dialect: str) -> None:
+    """Refuse a header with a name twice: landing tells such columns apart by names that nobody wrote."""
+    from lakehouse.formats.dialect import Dialect, first_record, split_fields
+    from lakehouse.inputs import expand
+
+    written = Dialect.from_text(dialect)
+    with expand([path])[0].open() as stream:
+        record = first_record(stream.read(_HEADER), written)
+    seen: set[str] = set()
+    for field in split_fields(record or b"", written):
+        name = field.strip()
+        if name and name.casefold() in seen:
+            raise InputError(f"the header has two columns called {name!r}", where=str(path), hint="Rename one of them.")
+        seen.add(name.casefold())
 
 
 def _untyped(table: pa.Table) -> pa.Table:

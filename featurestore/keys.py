@@ -10,7 +10,7 @@ from lakehouse.errors import RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["as_key", "plain"]
+__all__ = ["as_key", "first_odd_text", "is_text", "plain"]
 
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)\Z")
 _BITS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}
@@ -65,8 +65,11 @@ def as_key(column: pa.Array | pa.ChunkedArray, type_: str, *, what: str) -> pa.A
     else:
         result = _others(array, type_)
     if result is None:
+        pattern = _written(type_) if is_text(array.type) else None
+        odd = first_odd_text(array, pattern) if pattern else None
+        shown = f", and {odd[1]!r} in row {odd[0]} is none" if odd else ""
         raise RequestError(
-            f"{what} is of type {array.type}, the join key is {type_}",
+            f"{what} is of type {array.type}, the join key is {type_}{shown}",
             hint=_ADVICE.get(type_, "Cast it to a number: keys are never converted by guess."),
         )
     return result
@@ -91,6 +94,33 @@ def plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
             array = pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(simple))
         array = array.cast(array.type.value_type)
     return array
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is one of the three for text."""
+    import pyarrow as pa
+
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def first_odd_text(texts: pa.Array | pa.ChunkedArray, pattern: str) -> tuple[int, str] | None:
+    """Return row and text of the first value that a pattern doesn't match as a whole; None if there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    matched = pc.match_substring_regex(texts.cast(pa.large_string()), rf"\A(?:{pattern})\z")
+    row = pc.index(matched, False).as_py()
+    return None if row < 0 else (row, texts[row].as_py())
+
+
+def _written(type_: str) -> str | None:
+    """Return how values of a key's type are written, where that decides what landing makes of a column of text."""
+    from lakehouse import grammar
+
+    if type_ in _BITS or _DECIMAL.match(type_):
+        return grammar.NUMBER
+    patterns = {"DATE": grammar.DATE, "TIMESTAMP": grammar.LOCAL, "TIMESTAMP WITH TIME ZONE": grammar.ZONED}
+    return patterns.get(type_)
 
 
 def _arrow(type_: str) -> pa.DataType:
@@ -197,7 +227,7 @@ def _others(array: pa.Array, type_: str) -> pa.Array | None:
 
     kinds: dict[str, tuple[Any, pa.DataType]] = {
         "VARCHAR": (
-            lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or t == pa.string_view(),
+            is_text,
             pa.string(),
         ),
         "BLOB": (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.keys import as_key, plain
+from featurestore.keys import as_key, first_odd_text, is_text, plain
 from featurestore.request import Asked
 from lakehouse.errors import PenstockError, RequestError, near
 from lakehouse.types import plural
@@ -38,6 +38,7 @@ _FIRST_LOCAL, _LAST_LOCAL = -62_135_596_800_000_000, 253_402_300_799_999_999
 _SHOWN_ROWS = 5
 _NOT_ARROW = ("Int128", "UInt128", "Object")  # types of polars
 _TOO_FINE = "nanoseconds that are no whole microseconds"
+_EXAMPLES = "2024-01-31T12:00:00Z, or 2024-01-31 12:00:00 without a zone"
 _OFFSET = re.compile(r"[+-][0-9]{2}:?[0-9]{2}\Z")
 
 
@@ -401,7 +402,7 @@ def _instants(
     if pa.types.is_null(kind):
         return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_) if len(column) else None, 0
     if not pa.types.is_timestamp(kind):
-        raise _no_timestamp(name, kind)
+        raise _no_timestamp(column, name)
     raw = column.cast(pa.int64()).fill_null(0).to_numpy().astype(np.int64, copy=False)
     valid = column.is_valid().to_numpy() if column.null_count else None
     instants, ambiguous = _micros(raw, kind.unit, name), 0
@@ -415,16 +416,34 @@ def _instants(
     return instants, valid, ambiguous
 
 
-def _no_timestamp(name: str, kind: pa.DataType) -> RequestError:
+def _no_timestamp(column: pa.ChunkedArray, name: str) -> RequestError:
     import pyarrow as pa
 
+    kind = column.type
+    shown = _odd_time(column) if is_text(kind) else ""
     if pa.types.is_date(kind):
         hint = "A date is no instant: cast it to a timestamp, and decide which moment of the day is meant."
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         hint = "A number has no unit: convert it to a timestamp first."
     else:
         hint = "Convert it to a timestamp first: in SQL with …::timestamptz, in pandas with to_datetime(…, utc=True)."
-    return RequestError(f"the spine's timestamp column {name!r} is of type {kind}", hint=hint)
+        if shown:
+            hint = f"In files write it as {_EXAMPLES}, at most six digits behind the second. {hint}"
+    return RequestError(f"the spine's timestamp column {name!r} is of type {kind}{shown}", hint=hint)
+
+
+def _odd_time(texts: pa.ChunkedArray) -> str:
+    """Return which is the first of texts that keeps them from all being times of one kind, "" if they are."""
+    from lakehouse.grammar import LOCAL, ZONED
+
+    if odd := first_odd_text(texts, f"{LOCAL}|{ZONED}"):
+        return f": {odd[1]!r} in row {odd[0]} is no time"
+    zoned, unzoned = first_odd_text(texts, LOCAL), first_odd_text(texts, ZONED)
+    if zoned is None or unzoned is None:
+        return ""
+    if zoned < unzoned:
+        return f": {unzoned[1]!r} in row {unzoned[0]} has no zone, though those before it do"
+    return f": {zoned[1]!r} in row {zoned[0]} has a zone, though those before it don't"
 
 
 def _zone_name(timezone: str | dt.tzinfo | None) -> str | None:

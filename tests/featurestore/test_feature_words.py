@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 from pathlib import Path
@@ -68,6 +69,28 @@ def test_a_spine_that_is_more_than_a_select_runs_nothing(project: Path, tmp_path
     spine = f"{before}copy (select 7 as zone) to '{tmp_path / 'x.csv'}'"
     assert "a spine is a SELECT, not " in run("historical", "last:fare", "--spine", spine, code=1).stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "x.csv",
+            "zone,at\n7,2024-01-01 00:00:00Z\n7,2024-01-01 00:00:00\n",
+            "in row 1 has no zone, though those before",
+        ),
+        ("x.csv", "zone,at\n7,2024-01-01 00:00:00Z\n7,2.1.2024\n", "'2.1.2024' in row 1 is no time"),
+        ("x.csv", "zone,at\n7,2024-01-01 00:00:00Z\n07,2024-01-01 00:00:00Z\n", "'07' in row 1 is none"),
+        ("x.csv", "zone,at,Zone\n7,2024-01-01 00:00:00Z,8\n", "x.csv: the header has two columns called 'Zone'"),
+        ("x.csv.gz", "zone,zone\n7,7\n", "x.csv.gz: the header has two columns called 'zone'"),
+        ("x.parquet", "PAR1", "x.parquet: the file cannot be read: it is no Parquet file, or a damaged one"),
+        ("x.arrow", "ARROW1", "x.arrow: the file cannot be read: it is no Arrow file, or a damaged one"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(project: Path, tmp_path: Path, name: str, content: str, told: str):
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
+    arguments = ("--spine", str(tmp_path / name), "--timestamp", "at")
+    assert told in run("historical", "last:fare", *arguments, code=1).stderr
 
 
 def test_a_service_among_features_is_told_in_words_of_both_kinds(project: Path):

@@ -327,6 +327,23 @@ def test_what_is_no_timestamp_is_refused_with_its_type(values: pa.Array, hint: s
     assert hint in message
 
 
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["2020-03-01 12:00:00", "1/3/2020 12:00"], ": '1/3/2020 12:00' in row 1 is no time"),
+        (["2020-03-01T12:00:00.123456789Z"], ": '2020-03-01T12:00:00.123456789Z' in row 0 is no time"),
+        (["2020-03-01 12:00Z", None, "2020-03-01 12:00"], ": '2020-03-01 12:00' in row 2 has no zone, though those"),
+        (["2020-03-01 12:00", "2020-03-01 12:00+01"], ": '2020-03-01 12:00+01' in row 1 has a zone, though those"),
+        (["2020-03-01 12:00", None], "\n  Convert it to a timestamp first"),
+    ],
+)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_texts_that_keep_a_column_from_being_times_are_named(texts: list[str], told: str, kind: pa.DataType) -> None:
+    message = refused(pa.table({"event_timestamp": pa.array(texts, kind)}))
+    assert message.startswith(f"the spine's timestamp column 'event_timestamp' is of type {kind}{told}")
+    assert "Convert it to a timestamp first" in message
+
+
 # -- instants -------------------------------------------------------------------------------------------------------
 
 
@@ -470,6 +487,23 @@ def test_keys_of_another_kind_are_refused_with_both_types(type_: str, values: pa
     assert str(values.type) in caught.value.what
     assert type_ in caught.value.what
     assert caught.value.where == "feature view 'sales'"
+
+
+@pytest.mark.parametrize(
+    ("type_", "values", "told"),
+    [
+        ("BIGINT", ["1", None, "01", "NA"], ", and '01' in row 2 is none"),
+        ("BIGINT", pa.array(["NA"], pa.string_view()), ", and 'NA' in row 0 is none"),
+        ("DECIMAL(4,1)", ["1.5", "1,5"], ", and '1,5' in row 1 is none"),
+        ("DATE", ["2020-01-01", "2020-02-30"], ", and '2020-02-30' in row 1 is none"),
+        ("BIGINT", ["1", "2"], ""),
+        ("BOOLEAN", ["t"], ""),
+    ],
+)
+def test_texts_that_keep_keys_from_being_of_their_type_are_named(type_: str, values: Any, told: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        keys(type_, pa.array(values))
+    assert caught.value.what.endswith(f"the join key is {type_}{told}")
 
 
 @pytest.mark.parametrize("value", [1.5, 2.0**53, float("inf")])
