@@ -31,7 +31,9 @@ def entity_rows(texts: Sequence[str], types: Mapping[str, str]) -> list[dict[str
     """
     values: dict[str, list[Any]] = {}
     for text in texts:
-        key, _, value = text.partition("=")
+        asked = [key for key in types if text.startswith(f"{key}=")]  # a key may have the sign in its name
+        key = max(asked, key=len, default=text.partition("=")[0])
+        value = text[len(key) + 1 :]
         if key not in types:
             hint = near(key, types, what="keys") if types else f"They describe everybody: leave {text} out."
             raise RequestError(f"there is no join key {key!r} among these features", hint=hint)

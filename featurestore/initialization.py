@@ -9,14 +9,14 @@ import re
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.scaffolding import Sample, SampleColumn, example_files, project_files
 from lakehouse.errors import InputError, ProjectError, RequestError, near
 from lakehouse.settings import PROJECT_FILE, SourceSettings
-from lakehouse.types import plural, quote
+from lakehouse.types import plural, quote, quote_literal, utc_text
 
 if TYPE_CHECKING:
     from lakehouse.land_report import LandReport
@@ -30,6 +30,7 @@ _ENDINGS = re.compile(r"(\.(csv|tsv|txt|gz|zst|bz2|xz))+\Z", re.IGNORECASE)
 _ENTITY_TYPES = ("bigint", "varchar")
 _THREADS = 2
 _SCRATCH = "sample"
+_LAND_AGAIN = re.compile(r", then penstock rollback \d+ and land it again\Z")
 
 Progress = Callable[[int, int, str], None]
 
@@ -196,9 +197,11 @@ def _looked_at(asked: _Asked, progress: Progress | None) -> tuple[Sample, list[s
             for column, name in _renamed(read_source(catalog.latest(), _SCRATCH).schema.columns)
         )
         if not columns:
-            raise InputError("there are no columns in it", where=asked.sample, hint="Its first line must name them.")
+            hint = next(iter(_warnings(report)), "Its first line must name them.")
+            raise InputError("there are no columns in it", where=asked.sample, hint=hint)
+        whom = _entity(columns, asked.entity, report)
         with Session(catalog.latest(), threads=_THREADS) as session:
-            seen = _seen(session, asked, columns)
+            seen = _seen(session, asked, columns, whom)
     return seen, _notes(seen, report)
 
 
@@ -219,31 +222,43 @@ def _renamed(columns: Sequence[SourceColumn]) -> list[tuple[SourceColumn, str]]:
     return named
 
 
-def _seen(session: Session, asked: _Asked, columns: tuple[SampleColumn, ...]) -> Sample:
+def _seen(session: Session, asked: _Asked, columns: tuple[SampleColumn, ...], whom: SampleColumn | None) -> Sample:
     from lakehouse.models import CLOCK_WORDS
 
-    whom = _entity(columns, asked.entity)
     words = session.sql("select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'")
-    return Sample(
+    sample = Sample(
         source=asked.source,
         files=asked.files,
         columns=columns,
         primary_key=_primary_key(session, columns, whom),
         entity=whom,
-        example=_commonest(session, whom) if whom else None,
+        example=None,
         last=_last(session, columns),
         timezone=asked.timezone,
         reserved=CLOCK_WORDS.union(word for (word,) in words),
     )
+    return replace(sample, example=_example(session, sample, whom)) if whom else sample
 
 
-def _entity(columns: Sequence[SampleColumn], name: str | None) -> SampleColumn | None:
+def _entity(columns: Sequence[SampleColumn], name: str | None, report: LandReport) -> SampleColumn | None:
     if name is None:
         return None
     found = next((column for column in columns if column.name.lower() == name.lower()), None)
     if found is None:
         hint = near(name, [column.name for column in columns], what="columns")
         raise RequestError(f"there is no column {name!r}", where="--key", hint=hint)
+    if found.type == "unknown":
+        raise RequestError(
+            f"no record has a value for {found.name}, so its type is unknown, and a key is an integer or a text",
+            where="--key",
+            hint=next(iter([*_warnings(report), *_malformed(report)]), "Take a file with some of its values."),
+        )
+    if not found.column.isprintable():
+        raise RequestError(
+            f"{found.name!r} is more than one line, or has signs that nobody can type",
+            where="--key",
+            hint="Give the column another name in the file, or make the project without --key and write features.py.",
+        )
     if found.type not in _ENTITY_TYPES:
         could = ", ".join(column.name for column in columns if column.type in _ENTITY_TYPES)
         raise RequestError(
@@ -268,10 +283,16 @@ def _primary_key(session: Session, columns: Sequence[SampleColumn], entity: Samp
     return None
 
 
-def _commonest(session: Session, column: SampleColumn) -> str | None:
-    name = quote(column.name)
-    query = f"select {name} from lake.{_SCRATCH} where {name} is not null group by 1 order by count(*) desc, 1 limit 1"
-    row = session.sql(query).fetchone()
+def _example(session: Session, sample: Sample, entity: SampleColumn) -> str | None:
+    """Return the entity that a look-up after the last instant finds most of, or else the commonest, as text."""
+    name, recent = quote(entity.name), "false"
+    if sample.time is not None and sample.last is not None:
+        time, last = quote(sample.time.name), f"timestamptz {quote_literal(utc_text(sample.last))}"
+        recent = f"{time} < {last} and {time} > {last} - interval 7 days"
+    row = session.sql(
+        f"select {name} from lake.{_SCRATCH} where {name} is not null "
+        f"group by 1 order by count(*) filter (where {recent}) desc, count(*) desc, 1 limit 1"
+    ).fetchone()
     return None if row is None else str(row[0])
 
 
@@ -302,11 +323,21 @@ def _files_text(sample: str, project: Path) -> str:
     return glob.escape(text) if literal and glob.has_magic(text) else text
 
 
+def _malformed(report: LandReport) -> list[str]:
+    if not report.malformed:
+        return []
+    return [f"{plural(report.malformed, 'record')} malformed, the first: {report.first_malformed[0].reason}"]
+
+
+def _warnings(report: LandReport) -> list[str]:
+    """Return the warnings that hold before anything has landed."""
+    told = (_LAND_AGAIN.sub("", text) for text in report.warnings)
+    return [text for text in told if "rollback" not in text]
+
+
 def _notes(seen: Sample, report: LandReport) -> list[str]:
-    notes = [f"{plural(report.records - report.malformed, 'record')} read, {plural(len(seen.columns), 'column')}"]
-    if report.malformed:
-        first = report.first_malformed[0]
-        notes.append(f"{plural(report.malformed, 'record')} malformed, the first in line {first.line}: {first.reason}")
+    read = f"{plural(report.records - report.malformed, 'record')} read, {plural(len(seen.columns), 'column')}"
+    notes = [read, *_malformed(report)]
     headerless = all(re.fullmatch(r"column_\d+", column.name) for column in seen.columns)
     if headerless:
         notes.append(
@@ -314,7 +345,7 @@ def _notes(seen: Sample, report: LandReport) -> list[str]:
             "looks less like data, or name the columns in the model"
         )
     else:
-        notes += [text for text in report.warnings if "rollback" not in text]
+        notes += _warnings(report)
     key = seen.primary_key
     if key:
         notes.append(f"{key.name} is different in every record: the model takes it as the key")
@@ -325,4 +356,9 @@ def _notes(seen: Sample, report: LandReport) -> list[str]:
         notes.append("features.py holds an example only: --key COLUMN says whom features describe")
     elif seen.time is None:
         notes.append("features.py holds an example only: features need a column of instants or days")
+    elif others := [c.name for c in seen.columns if c.type == seen.time.type and c != seen.time]:
+        notes.append(
+            f"{seen.time.name} is taken as the instant at which a row became true; if that is rather "
+            f"{' or '.join(others)}, name it in features.py"
+        )
     return notes

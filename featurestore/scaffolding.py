@@ -143,7 +143,9 @@ def example_files() -> dict[str, str]:
         "README.features.md",
         service="customer_profile",
         spine='"select customer_id, ordered_at as event_timestamp from warehouse.orders"',
+        timestamp="",
         key="customer_id",
+        instant="event_timestamp",
         entity="customer_id=7",
         at=" --at 2026-02-01T00:00:00Z",
     )
@@ -196,12 +198,16 @@ def _features_readme(sample: Sample) -> str:
         return _filled("README.nofeatures.md", why=why)
     at = f" --at {sample.last:%Y-%m-%dT%H:%M:%SZ}" if sample.last else ""
     key = sample.entity.column
+    instant = _free("event_timestamp", {key.lower()})
+    entity = _shell_word(f"{key}={sample.example or ''}")
     return _filled(
         "README.features.md",
         service=_service(sample),
-        spine=_shell(f"select {sample.sql(key)}, {sample.instant} as event_timestamp from {sample.table}"),
+        spine=_shell(f"select {sample.sql(key)}, {sample.instant} as {instant} from {sample.table}"),
+        timestamp="" if instant == "event_timestamp" else f" --timestamp {instant}",
         key=readable(key),
-        entity=_shell_word(f"{key}={sample.example or ''}"),
+        instant=instant,
+        entity=f"-- {entity}" if key.startswith("-") else entity,
         at=at,
     )
 
@@ -291,7 +297,7 @@ def features_py(sample: Sample) -> str:
         else ['# closed="left": a row does not count towards what was known before it.', '    closed="left",']
     )
     lines = [
-        f'"""What is known about {_article(stem)} at an instant."""',
+        f'"""What is known about each {stem.replace("_", " ")} at an instant."""',
         "",
         "from featurestore import Aggregate, Entity, FeatureService, FeatureView",
         "",
@@ -347,8 +353,8 @@ def _claim(name: str, taken: set[str]) -> str:
 
 def _commented(sample: Sample) -> str:
     keys = [column for column in sample.columns if column.type in ("bigint", "varchar")]
-    key = _python(keys[0].column if keys else "customer_id")
-    time = _python(sample.time.column if sample.time else "happened_at")
+    key = _python(keys[0].column if keys else "KEY")
+    time = _python(sample.time.column if sample.time else "TIME")
     example = f"""\
 from featurestore import Aggregate, Entity, FeatureService, FeatureView
 
@@ -377,10 +383,6 @@ def _stem(entity: SampleColumn) -> str:
 def _service(sample: Sample) -> str:
     what = "features" if sample.source == "profile" else "profile"  # the view's name ends with the source's
     return f"{_stem(sample.entity)}_{what}" if sample.entity else what
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun.replace('_', ' ')}"
 
 
 def _identifier(name: str) -> str:

@@ -137,6 +137,29 @@ def test_columns_called_like_functions(tmp_path: Path, monkeypatch: pytest.Monke
     assert "same online and offline" in printed["verify"]
 
 
+@pytest.mark.parametrize("key", ["-id", "--at", "a=b", "=", "event_timestamp", "Event_Timestamp", "k:x", "$HOME"])
+def test_keys_with_awkward_names_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    text = f"{key},ts,score\n-x,2026-03-01T10:00:00Z,5\n-x,2026-03-02T10:00:00Z,6\n"
+    project, _ = made(tmp_path, monkeypatch, text, "--key", key)
+    printed = follow(project, monkeypatch)
+    assert re.search(r"score_sum_7d +11\n", printed["online"])
+    assert "same online and offline" in printed["verify"]
+
+
+def test_the_example_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commonest entity may have had its last record long before the others."""
+    text = "k,ts\n1,2026-01-01T10:00:00Z\n1,2026-01-02T10:00:00Z\n2,2026-03-01T10:00:00Z\n"
+    project, _ = made(tmp_path, monkeypatch, text, "--key", "k")
+    assert re.search(r"orders_7d +1\n", follow(project, monkeypatch)["online"])
+
+
+def test_several_columns_of_instants_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoned = "2026-03-01T10:00:00Z"
+    text = f"k,made,day,changed,sent\n1,{zoned},2026-03-01,{zoned},{zoned}\n"
+    _, said = made(tmp_path, monkeypatch, text, "--key", "k")
+    assert "made is taken as the instant at which a row became true; if that is rather changed or sent, name" in said
+
+
 def test_days_are_known_when_they_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "shop,day,sold,event_timestamp\n1,2026-03-01,5,2026-03-01\n1,2026-03-02,6,2026-03-02\n"
     project, _ = made(tmp_path, monkeypatch, text, "--key", "shop")
@@ -188,7 +211,7 @@ def test_an_entity_that_is_unique_is_not_the_key(tmp_path: Path, monkeypatch: py
     ("text", "note"),
     [
         ("a,b\n", "0 records read, 2 columns"),
-        ("a,b\n1,2\n3\n", "1 record malformed, the first in line 3"),
+        ("a,b\n1,2\n3\n", "1 record malformed, the first: line 3, "),
         ("1,2\n3,4\n", "taken as data, not as column names"),
     ],
 )
@@ -296,13 +319,21 @@ def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path, monkeypa
     ("arguments", "message"),
     [
         (["orders.csv"], "orders.csv' is a file"),
-        (["mine", "--from", "odrers.csv"], "Did you mean orders.csv?"),
+        (["mine", "--from", "odrers.csv"], "Did you mean orders.csv"),
         (["mine", "--from", "empty.csv"], "there are no columns"),
         (["mine", "--from", "."], "is a directory"),
         (["mine", "--from", "orders.csv", "--key", "custmer_id"], "Did you mean customer_id?"),
         (["mine", "--from", "orders.csv", "--key", "amount"], "These could be: order_id, customer_id."),
         (["mine", "--from", "orders.csv", "--source", "My Orders"], "cannot be a source's name"),
         (["mine", "--from", "orders.csv", "--timezone", "Europe/Pari"], "Did you mean Europe/Paris"),
+        (["mine", "--from", "utf16.csv"], "utf16.csv: looks like UTF-16. Convert to UTF-8"),
+        (["mine", "--from", "none.csv", "--key", "k"], "no record has a value for k, so its type is unknown"),
+        (
+            ["mine", "--from", "latin.csv", "--key", "k"],
+            "unknown, and a key is an integer or a text   latin.csv: its h",
+        ),
+        (["mine", "--from", "latin.csv", "--key", "k"], "(iconv -f ENCODING -t UTF-8 FILE)"),
+        (["mine", "--from", "lines.csv", "--key", "a\nb"], "'a\\nb' is more than one line"),
         (["mine", "--key", "customer_id"], "name them with --from"),
         (["mine", "--timezone", "UTC"], "name them with --from"),
         ([], "Missing argument"),
@@ -314,6 +345,10 @@ def test_what_is_wrong_and_then_nothing_is_made(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "orders.csv").write_text(ORDERS)
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "utf16.csv").write_text(ORDERS, encoding="utf-16")
+    (tmp_path / "none.csv").write_text("k,ts\n")
+    (tmp_path / "latin.csv").write_text("k,né\n1,é\n", encoding="latin-1")
+    (tmp_path / "lines.csv").write_text('"a\nb",ts\n1,2026-03-01T10:00:00Z\n')
     result = CliRunner().invoke(cli, ["init", *arguments])
     assert result.exit_code in (1, 2)
     assert message in result.stderr.replace("\n", " ")
