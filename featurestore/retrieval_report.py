@@ -55,7 +55,8 @@ class RetrievalReport:
 
     def _told(self) -> list[str]:
         """Return a sentence for each thing that wants attention."""
-        notes = [note for view in self.views for note in _notes(view)]
+        # What holds for a view in all its roles is told once.
+        notes = list(dict.fromkeys(note for view in self.views for note in _notes(view)))
         if self.ambiguous:
             occur = "occurs" if self.ambiguous == 1 else "occur"
             notes.insert(
@@ -89,17 +90,17 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _notes(view: ViewReport) -> list[str]:
-    notes = []
+    name, notes = _name(view), []
     if view.without_key:
         without = "without a key or an instant"
         if view.impossible:
             without += ", or with a key that cannot be,"
-        notes.append(f"{view.view}: {plural(view.without_key, 'spine row')} {without} found nothing.")
+        notes.append(f"{name}: {plural(view.without_key, 'spine row')} {without} found nothing.")
     for column, type_, rows in view.impossible:
-        notes.append(f"{view.view}: {plural(rows, 'value')} of {column} cannot be of the key's type {type_}.")
+        notes.append(f"{name}: {plural(rows, 'value')} of {column} cannot be of the key's type {type_}.")
     if view.hidden:
         notes.append(
-            f"{view.view}: for {plural(view.hidden, 'spine row')} a later correction was hidden, "
+            f"{name}: for {plural(view.hidden, 'spine row')} a later correction was hidden, "
             'as it was not known yet (--corrections latest, in Python corrections="latest", asks for it).'
         )
     if view.rows_excluded:

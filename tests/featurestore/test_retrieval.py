@@ -238,7 +238,7 @@ def test_keys_that_cannot_be_are_told_from_those_that_are_missing(lake: FeatureL
     if told is None:
         assert "cannot be" not in text
     else:
-        assert f"sales: {told}" in text
+        assert f"sales on zone: {told}" in text
         assert "without a key or an instant, or with a key that cannot be, found nothing" in text
 
 
@@ -303,6 +303,16 @@ def test_a_view_in_two_roles(lake: FeatureLake) -> None:
     assert table.column("dropoff__note").to_pylist() == [None, "c"]
     assert table.column("d__n_2h").to_pylist() == [1, 3]
     assert [view.keys for view in job.report.views] == [("zone",), ("dropoff",), ("dropoff",)]
+
+
+def test_notes_tell_the_roles_of_a_view_apart(lake: FeatureLake) -> None:
+    spine = {"event_timestamp": at(3, 3, 3), "zone": [1, 1, None], "dropoff": [1, None, None]}
+    projections = [LOOKUP.on(), LOOKUP.on(zone="dropoff", prefix="dropoff")]
+    report = ask(lake, [LOOKUP], projections, spine).report
+    for text in (report.to_text(), report._repr_html_()):
+        assert "sales on zone: 1 spine row without a key or an instant found nothing." in text
+        assert "sales on dropoff: 2 spine rows without a key or an instant found nothing." in text
+        assert text.count("sales: 1 row of the source without an event timestamp.") == 1
 
 
 def test_one_row_for_everybody(lake: FeatureLake) -> None:
