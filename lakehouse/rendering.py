@@ -63,7 +63,7 @@ def print_rows(rows: Sequence[Row], form: str, *, empty: str = "nothing", column
 
 
 def _print_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Print rows as CSV; lists and objects are JSON there, as in the result of a query."""
+    """Print rows as CSV; lists, objects and booleans are JSON there, as in the result of a query."""
     if not columns:
         return
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
@@ -75,8 +75,8 @@ def _print_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
 def _csv_value(value: Any) -> Any:
     import msgspec
 
-    nested = isinstance(value, list | tuple | dict)
-    return msgspec.json.encode(value).decode() if nested else value
+    spelled = isinstance(value, list | tuple | dict | bool)
+    return msgspec.json.encode(value).decode() if spelled else value
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -104,8 +104,8 @@ def _cell(value: Any) -> str:
         case int():
             return f"{value:,}"
         case list() | tuple():
-            return ", ".join(map(str, value))
-    return str(value).replace("\n", " ")
+            value = ", ".join(map(str, value))
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def land_text(report: LandReport, *, verbose: bool) -> list[str]:
@@ -140,7 +140,8 @@ def land_text(report: LandReport, *, verbose: bool) -> list[str]:
     if report.missing:
         were = "was" if report.missing == 1 else "were"
         lines.append(
-            f"  {plural(report.missing, 'local time')} never {were} (clocks went forward): null, kept in _rest"
+            f"  {plural(report.missing, 'local time')} never {were} (clocks went forward): among the values below "
+            "that are null, and kept in _rest"
         )
     lines += [f"  widened {text}" for text in report.widened]
     if report.on_change:

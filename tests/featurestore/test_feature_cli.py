@@ -439,7 +439,7 @@ def test_training_sets_are_saved_listed_shown_and_reproduced(project: Path):
     again = objects("training-set", "reproduce", "small")
     assert (again["ref"], again["same"], again["got"]) == ("small@2", True, again["expected"])
     (row,) = records("training-set", "reproduce", "small")
-    assert row["same"] == "True"
+    assert row["same"] == "true"
 
 
 def test_a_training_set_that_cannot_be_made_again_exits_1(project: Path):
@@ -473,7 +473,7 @@ def test_materialize(project: Path):
     assert objects("materialize", "--at", AT)["published"] is False
     rows = records("materialize", "--at", AT, "--full")
     assert [(row["view"], row["entities"], row["reused"]) for row in rows] == [
-        ("city", "1", "False"), ("demand", "2", "False"), ("last_trip", "3", "False"),
+        ("city", "1", "false"), ("demand", "2", "false"), ("last_trip", "3", "false"),
     ]  # fmt: skip
     text = run("materialize", "--at", LATER).stdout.splitlines()
     assert [line.partition(":")[0] for line in text[:3]] == ["city", "demand", "last_trip"]

@@ -292,13 +292,28 @@ def test_csv_has_no_spelling_of_pythons(project: Path) -> None:
         "insert into warehouse.t select id as a from lake.trips;\n"
     )
     run("land")
-    run("plan", "--format", "csv")
+    (step,) = csv.DictReader(io.StringIO(run("plan", "--format", "csv").stdout))
+    assert step["breaking"] == "false"
     text = run("promote", "--format", "csv").stdout
     (row,) = csv.DictReader(io.StringIO(text))
     assert json.loads(row["read"]) == ["lake.trips"]
     assert json.loads(row["by_reason"]) == {"a: check (a < 2)": 1}
     (group,) = csv.DictReader(io.StringIO(run("quarantine", "t", "--format", "csv").stdout))
     assert group["rows"] == "1"
+
+
+def test_names_of_several_lines_take_one_in_a_list(project: Path) -> None:
+    (project / "odd.csv").write_text('"a\nb","c\x1bd"\n1,2\n')
+    run("land", "odd", str(project / "odd.csv"))
+    assert [line.split()[:2] for line in run("schema", "odd").stdout.splitlines()[1:]] == [["a", "b"], ["c", "d"]]
+
+
+def test_a_local_time_that_never_was_is_one_of_the_values_without_a_type(project: Path) -> None:
+    with (project / "penstock.toml").open("a") as settings:
+        settings.write('[sources.local]\ntimezone = "America/New_York"\n')
+    (project / "local.csv").write_text("at\n2024-03-10 01:30:00\n2024-03-10 02:30:00\n")
+    told = run("land", "local", str(project / "local.csv")).stdout
+    assert re.search(r"1 local time never was .*: among the values below that are null.*\n.* at: 1 value is not", told)
 
 
 @pytest.mark.parametrize("query", ["show tables", "SHOW TABLES;", "from (show tables) order by name"])
