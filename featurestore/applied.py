@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -122,12 +122,15 @@ class Definitions:
         By name, sorted; the versions of each ascending.
     sha256
         The object of the catalog that holds them; None if nothing was ever applied, or not yet.
+    retired
+        The last version of each service that was removed: numbers never come back.
     """
 
     entities: Mapping[str, Entity] = field(default_factory=dict)
     views: Mapping[str, AppliedView] = field(default_factory=dict)
     services: Mapping[str, tuple[ServiceVersion, ...]] = field(default_factory=dict)
     sha256: str | None = field(default=None, compare=False)
+    retired: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bound(self) -> dict[str, BoundView]:
@@ -146,7 +149,7 @@ class Definitions:
             return self.views[name]
         except KeyError:
             raise RequestError(
-                f"there is no feature view {name!r}", hint=_applied_yet(name, self.views, "feature views")
+                f"there is no feature view {name!r}", hint=self._known(name, self.views, "feature views")
             ) from None
 
     def service(self, ref: str) -> ServiceVersion:
@@ -159,9 +162,11 @@ class Definitions:
         """
         name, at, number = ref.partition("@")
         if name not in self.services:
-            hint = _applied_yet(name, self.services, "feature services")
+            hint = self._known(name, self.services, "feature services")
+            if name in self.retired:
+                hint = f"It was removed; its last version was {name}@{self.retired[name]}."
             if name in self.views:
-                hint = f"It is a feature view: ask for its features in a list, e.g. {self._example(name)}."
+                hint = f"It is a feature view: ask for its features, e.g. {self._example(name)}."
             raise RequestError(f"there is no feature service {name!r}", hint=hint)
         versions = self.services[name]
         if not at:
@@ -177,7 +182,8 @@ class Definitions:
     ) -> tuple[Projection, ...]:
         """Return what is asked for, every feature by name.
 
-        Views and services are looked up by name: an object of ``features.py`` stands for what was applied.
+        Views and services are looked up by name: an object of ``features.py`` stands for what was applied, as long as
+        it says the same.
 
         Parameters
         ----------
@@ -188,7 +194,8 @@ class Definitions:
         Raises
         ------
         RequestError
-            If a name is unknown, or a version of a service means something that its views don't mean any more.
+            If a name is unknown, an object was changed since it was applied, or a version of a service means something
+            that its views don't mean any more.
         """
         service = self.service_of(features)
         if service is not None:
@@ -233,6 +240,7 @@ class Definitions:
             raise RequestError(error.what, hint=self._list_hint(features) or error.hint) from None
         if not asked:
             raise RequestError("no features are asked for", hint="Name a feature service, or features as view:feature.")
+        self._refuse_changed(asked)
         bound = {projection.view: self.view(projection.view).bound for projection in asked}
         try:
             return explicit(asked, bound)
@@ -242,6 +250,7 @@ class Definitions:
     def _as_applied(self, service: FeatureService) -> ServiceVersion:
         """Return the newest version that a service object means; one that was changed since is nobody's version."""
         newest = self.service(service.name)
+        self._refuse_changed(service.projections)
         for version in reversed(self.services[service.name]):
             if version.definition.projections == service.projections:
                 return version
@@ -250,16 +259,25 @@ class Definitions:
             hint=f"Apply it: penstock apply. Or ask for what was applied: {newest.ref!r}.",
         )
 
+    def _refuse_changed(self, asked: Sequence[Projection]) -> None:
+        """Refuse view objects that say something else than what was applied, which would answer in their name."""
+        for given in (projection.definition for projection in asked):
+            if given is not None and _answers(given) != _answers(self.view(given.name).definition):
+                raise RequestError(
+                    f"feature view {given.name!r} was changed since it was applied",
+                    hint=f"Apply it: penstock apply. Or ask for what was applied: {self._example(given.name)}.",
+                )
+
     def _pinned(self, service: ServiceVersion) -> tuple[Projection, ...]:
         """Return a service's projections, if they mean what they meant when that version was applied."""
         for view in self.changed_views(service):
             newest = self.services[service.name][-1] if service.name in self.services else service
-            hint = f"Ask for {newest.ref}, or" if newest.version != service.version else "Ask"
+            hint = f"Ask for {newest.ref}. " if newest.version != service.version else ""
             raise RequestError(
                 f"{service.ref} cannot be answered: feature view {view!r} "
                 f"{'does not mean what it meant then' if view in self.views else 'is gone'}",
-                hint=f"{hint} as of a snapshot from before that change (--as-of, in Python as_of=; penstock snapshots "
-                "lists them).",
+                hint=f"{hint}Offline it can be asked for as of a snapshot from before that change (penstock historical "
+                "--as-of N, in Python as_of=N).",
             )
         return service.projections
 
@@ -270,11 +288,16 @@ class Definitions:
             if isinstance(element, str) and element.partition("@")[0] in self.services:
                 return f"Ask for a service by itself, not with others: {element!r}."
             if isinstance(element, str) and element in self.views:
-                return f"Name its features: {self._example(element)}."
+                return f"Name its features, e.g. {self._example(element)}."
         return None
 
     def _example(self, view: str) -> str:
-        return f'["{view}:{self.views[view].bound.feature_names[0]}", …]'
+        return f"{view}:{self.views[view].bound.feature_names[0]}"
+
+    def _known(self, name: str, known: Collection[str], what: str) -> str:
+        if known:
+            return near(name, known, what=what)
+        return f"There are no {what} yet: penstock apply." if self.sha256 is None else f"No {what} are applied."
 
 
 def explicit(asked: Sequence[Projection], views: Mapping[str, BoundView]) -> tuple[Projection, ...]:
@@ -311,6 +334,21 @@ def view_version(bound: BoundView, upstream: Mapping[str, str]) -> str:
     return _hash({"bound": _said(bound), "upstream": dict(upstream)})
 
 
+def _answers(view: FeatureView) -> FeatureView:
+    """Return a view without what says nothing about answers."""
+    features: list[Any] = [replace(feature, description="") for feature in view.features]
+    return replace(
+        view,
+        entities=[Entity(entity.name, entity.join_keys) for entity in view.entities],
+        features=features,
+        history="full",
+        online=False,
+        description="",
+        owner="",
+        tags={},
+    )
+
+
 def _taken(asked: Sequence[Projection]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for projection in asked:
@@ -325,7 +363,3 @@ def _said(bound: BoundView) -> dict[str, Any]:
 
 def _hash(value: object) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-
-
-def _applied_yet(name: str, known: Collection[str], what: str) -> str:
-    return near(name, known, what=what) if known else f"There are no {what} yet: penstock apply."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -180,9 +180,20 @@ def changed_models(old: AppliedView, new: AppliedView) -> list[str]:
 
 
 def service_difference(
-    old: Sequence[ServiceVersion], new: Sequence[ServiceVersion], *, name: str, kept: bool = False
+    old: Sequence[ServiceVersion],
+    new: Sequence[ServiceVersion],
+    *,
+    name: str,
+    changed: Collection[str] = (),
+    kept: bool = False,
 ) -> Difference:
-    """Return what becomes of a feature service, given its versions; none is one that is not there."""
+    """Return what becomes of a feature service, given its versions; none is one that is not there.
+
+    Parameters
+    ----------
+    changed
+        The views that don't mean any more what they meant to its newest version.
+    """
     if not new:
         return Difference("feature service", name, "remove")
     newest, version = new[-1], f"version {new[-1].version}"
@@ -195,8 +206,7 @@ def service_difference(
     details += [f"{before[c]} → {after[c]}" for c in after if c in before and before[c] != after[c]]
     if not details and list(before) != list(after):
         details = ["features in another order"]
-    views = [view for view, meaning in newest.meanings.items() if former.meanings.get(view, meaning) != meaning]
-    details += [f"feature view {view} means something else" for view in views]
+    details += [f"feature view {view} means something else" for view in newest.meanings if view in changed]
     details += _fields(checked(former.definition), checked(newest.definition))
     if not details and former != newest:
         details = ["spelled differently"]

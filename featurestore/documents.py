@@ -102,12 +102,13 @@ class _ServiceVersion(msgspec.Struct, frozen=True):
     meanings: dict[str, str]
 
 
-class _Document(msgspec.Struct, frozen=True):
+class _Document(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int
     min_reader: int
     entities: tuple[_Entity, ...]
     views: tuple[_AppliedView, ...]
     services: tuple[tuple[_ServiceVersion, ...], ...]
+    retired: dict[str, int] = {}
 
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -124,6 +125,7 @@ def encode(definitions: Definitions) -> bytes:
         entities=tuple(_entity(entity) for _, entity in sorted(definitions.entities.items())),
         views=tuple(_applied(view) for _, view in sorted(definitions.views.items())),
         services=tuple(tuple(_version(v) for v in versions) for _, versions in sorted(definitions.services.items())),
+        retired=dict(definitions.retired),
     )
     return msgspec.json.encode(document, order="deterministic")
 
@@ -156,7 +158,7 @@ def decode(data: bytes, *, place: str, sha256: str | None = None) -> Definitions
         services = {versions[0].definition.name: tuple(map(_version_of, versions)) for versions in document.services}
     except (DefinitionError, KeyError, IndexError) as error:
         raise CatalogDamagedError(f"{what} cannot be read: {error}", where=place, hint=hint) from error
-    return Definitions(entities, views, services, sha256)
+    return Definitions(entities, views, services, sha256, document.retired)
 
 
 def refuse_newer_writer(data: bytes, *, place: str) -> None:

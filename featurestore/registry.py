@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from featurestore import documents
 from featurestore.applied import AppliedView, Definitions, ServiceVersion, explicit, meanings, view_version
 from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_columns
-from featurestore.definitions import Entity, FeatureService, FeatureView
+from featurestore.definitions import Entity, FeatureService, FeatureView, Projection
 from featurestore.differences import (
     DefinitionPlan,
     Difference,
@@ -45,6 +45,7 @@ __all__ = [
     "Users",
     "accepted_views",
     "apply_definitions",
+    "asked_for",
     "bound_views",
     "features_list",
     "features_show",
@@ -191,6 +192,63 @@ def _same(view: AppliedView, session: Session) -> BoundView:
 _CHANGE = "change the view where it needs it, and run penstock apply."
 
 
+def asked_for(
+    definitions: Definitions, snapshot: Snapshot, features: Any
+) -> tuple[tuple[Projection, ...], ServiceVersion | None]:
+    """Return what is asked for at a snapshot, every feature by name, and the version of a service if one is.
+
+    Parameters
+    ----------
+    features
+        See `Definitions.projections`.
+
+    Raises
+    ------
+    RequestError
+        As `Definitions.projections` does; where another snapshot has what is asked for, the hint names it.
+    """
+    try:
+        return definitions.projections(features), definitions.service_of(features)
+    except RequestError as error:
+        hint = _elsewhere(snapshot, features, error.hint or "")
+        raise RequestError(error.what, where=error.where, hint=hint or error.hint) from None
+
+
+def _elsewhere(snapshot: Snapshot, features: object, hint: str) -> str | None:
+    """Return a hint at a later snapshot with what is asked for, or else an earlier one; None if no other has it."""
+    catalog = snapshot.catalog
+    asked: dict[str, list[AppliedView] | None] = {}
+    later = None
+    for entry in catalog.entries():
+        sha256 = entry.definitions
+        if sha256 is None or sha256 == snapshot.entry.definitions:
+            continue
+        if sha256 not in asked:
+            asked[sha256] = _taken_from(documents.decode(catalog.object(sha256), place=_place(snapshot)), features)
+        views = asked[sha256]
+        if views is None or any(changed_upstream(entry, view.upstream) for view in views):
+            continue
+        number = entry.snapshot
+        if number > snapshot.number:
+            later = number
+        elif later is None:
+            return f"{hint} The last that has it is snapshot {number}: --as-of {number}, in Python as_of={number}."
+    if later is None:
+        return None
+    return (
+        f"Snapshot {snapshot.number} is from before it was applied: --as-of {later}, in Python as_of={later}; there "
+        'definitions="latest" asks the older data, too.'
+    )
+
+
+def _taken_from(definitions: Definitions, features: Any) -> list[AppliedView] | None:
+    """Return the views that features are taken from, or None if these definitions don't have them."""
+    try:
+        return [definitions.view(projection.view) for projection in definitions.projections(features)]
+    except RequestError:
+        return None
+
+
 # -- planning and applying ----------------------------------------------------------------------------------------
 
 
@@ -321,10 +379,12 @@ class _Planner:
             self._views[name] = self._view(_with_entities(view, entities))
         services = {name: versions[-1].definition for name, versions in kept.services.items()}
         services |= self.given.services
+        last = {name: versions[-1].version for name, versions in self.old.services.items()}
         return Definitions(
             dict(sorted(entities.items())),
             self._views,
             {name: self._service(service) for name, service in sorted(services.items())},
+            retired={name: n for name, n in {**self.old.retired, **last}.items() if name not in services},
         )
 
     def notes(self) -> list[str]:
@@ -406,6 +466,14 @@ class _Planner:
     def _service(self, service: FeatureService) -> tuple[ServiceVersion, ...]:
         """Return a service's versions: a new one if answers may change, else the newest as it is written now."""
         where = f"feature service {service.name!r}"
+        for view in (projection.view for projection in service.projections):
+            if view in self.old.views and view not in self._views:
+                raise DefinitionError(
+                    f"it takes features of feature view {view!r}, which is not in features.py any more and would be "
+                    "removed by --prune",
+                    where=where,
+                    hint=f"Define {view} there, take it out of {service.name}, or apply without --prune.",
+                )
         try:
             bound = {name: view.bound for name, view in self._views.items()}
             asked = resolve(service.projections, bound)
@@ -422,8 +490,8 @@ class _Planner:
         now = meanings(taken, self._views)
         if versions and (versions[-1].projections, versions[-1].meanings) == (taken, now):
             return (*versions[:-1], replace(versions[-1], definition=service))
-        number = versions[-1].version + 1 if versions else 1
-        return (*versions, ServiceVersion(number, service, taken, now))
+        last = versions[-1].version if versions else self.old.retired.get(service.name, 0)
+        return (*versions, ServiceVersion(last + 1, service, taken, now))
 
 
 def _with_entities(view: FeatureView, entities: Mapping[str, Entity]) -> FeatureView:
@@ -442,15 +510,15 @@ def _differences(old: Definitions, new: Definitions, given: Given) -> Iterable[D
         yield view_difference(old.views.get(name), new.views.get(name), kept=name not in given.views)
     for name in sorted({*old.services, *new.services}):
         before, after = old.services.get(name, ()), new.services.get(name, ())
-        yield service_difference(before, after, name=name, kept=name not in given.services)
+        changed = new.changed_views(before[-1]) if before else ()
+        yield service_difference(before, after, name=name, changed=changed, kept=name not in given.services)
 
 
 def _refuse_removal(old: Definitions, new: Definitions, holders: Users) -> None:
     """Refuse to remove a view that something needs, naming all of that and the way out."""
     for name in sorted(old.views.keys() - new.views.keys()):
         services = [f"feature service {s[-1].ref}" for s in new.services.values() if name in s[-1].meanings]
-        # Without any online view there is no materialization that could let go of it.
-        others = list(holders(name)) if any(view.definition.online for view in old.views.values()) else []
+        others = list(holders(name))
         used = services + others
         if not used:
             continue

@@ -154,3 +154,42 @@ def test_what_older_lakes_recorded_of_a_model_still_holds(project: Path):
     assert FeatureStore().definitions().views["demand"].upstream == {"warehouse.trips": file}
     changed()
     assert "the model of warehouse.trips changed" in run("plan").stdout
+
+
+# -- what another snapshot has ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["tips", "demand:trips_1h"])
+def test_what_was_applied_later_or_removed_is_told(project: Path, asked: str):
+    command = ["historical", asked, "--spine", SPINE]
+    message = run(*command, "--as-of", "1", code=1).stderr
+    assert "Snapshot 1 is from before it was applied: --as-of 3, in Python as_of=3" in message
+    assert "yet" not in message
+    Path("features.py").write_text("")
+    way = (
+        "in this order: set online=False for it, penstock apply, penstock materialize, remove it there, penstock apply"
+    )
+    assert way in run("apply", "--prune", code=1).stderr
+    Path("features.py").write_text(FEATURES.replace("entities=", "online=False, entities="))
+    run("apply")
+    run("materialize", "--at", AT)
+    Path("features.py").write_text("")
+    run("apply", "--prune")
+    message = run(*command, code=1).stderr
+    assert "The last that has it is snapshot 4: --as-of 4, in Python as_of=4.\n" in message
+    assert "yet" not in message
+    run(*command, "--as-of", "4")
+
+
+def test_a_version_whose_meaning_is_gone_says_where_it_was(project: Path):
+    number = changed()
+    run("apply")
+    message = run("historical", "tips@1", "--spine", SPINE, code=1).stderr
+    assert (
+        "Ask for tips@2. Offline it can be asked for as of a snapshot from before that change (penstock historical "
+        f"--as-of N, in Python as_of=N). The last that has it is snapshot {number - 1}: --as-of" in message
+    )
+    run("historical", "tips@1", "--spine", SPINE, "--as-of", str(number - 1))
+    run("materialize", "--at", AT)
+    for command in (["online", "get", "tips@1", "zone=007", "to_zone=007"], ["verify", "tips@1"]):
+        assert "change (penstock historical --as-of N, in Python as_of=N).\n" in run(*command, code=1).stderr

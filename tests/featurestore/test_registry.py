@@ -252,6 +252,13 @@ def test_spelling_is_no_new_version(lake: DefinitionLake):
     assert lake.definitions.views["last_trip"].definition == spelled
 
 
+def test_a_service_that_takes_less_says_nothing_about_its_views(lake: DefinitionLake):
+    plan = lake.plan_features([FeatureService("tips", ["demand:trips_1h"])])
+    (service,) = (d for d in plan.differences if d.action == "change")
+    assert "demand:trips_1d removed" in service.details
+    assert not [text for text in service.details if "means something else" in text]
+
+
 def test_a_changed_model_changes_the_meaning_of_what_stands_on_it(lake: DefinitionLake):
     daily = FeatureView(
         "daily", "warehouse.daily", [ZONE], [Feature("trips")], event_timestamp="seen", history="current"
@@ -341,14 +348,21 @@ def test_a_view_in_use_is_not_removed(lake: DefinitionLake):
     assert "in this order: penstock materialize, remove it there, penstock apply --prune" in message
 
 
-def test_the_last_online_view_can_be_removed(lake: DefinitionLake):
-    def holders(_view: str) -> list[str]:
-        return ["the current generation"]
-
-    refused(lake, [], RequestError, prune=True, holders=holders)
-    lake.apply([replace(LAST, online=False), replace(DEMAND, online=False)], prune=True)
-    lake.apply([], prune=True, holders=holders)
-    assert not lake.definitions.views
+def test_numbers_of_services_never_come_back(lake: DefinitionLake):
+    less = FeatureService("tips", ["demand:trips_1h"])
+    lake.apply([less])
+    base = lake.catalog.latest()
+    lake.apply([DEMAND], prune=True)
+    with pytest.raises(RequestError) as caught:
+        lake.definitions.projections("tips")
+    assert "It was removed; its last version was tips@2." in str(caught.value)
+    lake.apply([replace(DEMAND, description="other words")])
+    assert "version 3" in str(lake.apply([less]))
+    assert [version.ref for version in lake.definitions.services["tips"]] == ["tips@3"]
+    assert lake.definitions.retired == {}
+    with pytest.raises(RequestError, match="there is no version '2'"):
+        lake.definitions.projections("tips@2")
+    assert read_definitions(base).projections("tips@2")
 
 
 def test_what_was_made_with_a_removed_view_is_told(lake: DefinitionLake):
@@ -377,7 +391,8 @@ def test_a_service_that_stays_keeps_its_views(lake: DefinitionLake):
     lake.apply([by_name])  # views that were applied before need not be given
     message = refused(lake, [DEMAND, by_name], prune=True)
     assert "feature service 'tips'" in message
-    assert "there is no feature view 'last_trip'" in message
+    assert "it takes features of feature view 'last_trip', which is not in features.py any more" in message
+    assert "apply without --prune" in message
 
 
 def test_a_removed_feature_that_a_kept_service_uses_is_refused(lake: DefinitionLake):
@@ -535,6 +550,7 @@ def test_what_is_asked_for_becomes_projections_with_every_feature(lake: Definiti
     assert found.projections(TIPS) == (whole, role)
     assert found.projections(found.service("tips@1")) == (whole, role)
     assert found.projections(DEMAND) == (whole,)
+    assert found.projections(a_view(description="other", owner="words", online=False)) == (whole,)
     assert found.projections("demand:trips_1d") == (Projection("demand", ("trips_1d",)),)
     assert found.projections(["demand:trips_1d", "demand:trips_1h", LAST[["paid"]]]) == (
         Projection("demand", ("trips_1d", "trips_1h")),
@@ -546,8 +562,8 @@ def test_what_is_asked_for_becomes_projections_with_every_feature(lake: Definiti
     ("features", "words"),
     [
         ("nothing", "there is no feature service"),
-        ("demand", "ask for its features in a list"),
-        (["demand"], 'Name its features: ["demand:trips_1h", …]'),
+        ("demand", "ask for its features, e.g. demand:trips_1h."),
+        (["demand"], "Name its features, e.g. demand:trips_1h."),
         (["tips"], "a service by itself"),
         ([TIPS], "a service by itself"),
         (["demand:trips"], "trips_1h"),
@@ -558,6 +574,10 @@ def test_what_is_asked_for_becomes_projections_with_every_feature(lake: Definiti
         (FeatureService("tips", ["demand:trips_1h"]), "was changed since it was applied"),
         (FeatureService("new", ["demand:trips_1h"]), "there is no feature service 'new'"),
         (a_view(name="unapplied"), "there is no feature view 'unapplied'"),
+        (a_view(delay="1h"), "feature view 'demand' was changed since it was applied"),
+        ([a_view(closed="left").on(zone="to_zone")], "ask for what was applied: demand:trips_1h."),
+        ([replace(LAST, ttl="1d")[["paid"]]], "feature view 'last_trip' was changed since it was applied"),
+        (replace(TIPS, features=everything(a_view(delay="1h"))[-1].features), "feature view 'demand' was changed"),
     ],
 )
 def test_wrong_requests_say_what_there_is(lake: DefinitionLake, features, words):

@@ -257,7 +257,7 @@ def test_keys_are_converted_where_nothing_is_lost(served: OnlineLake):
     [
         ("tip", r"feature service 'tip'\n  Did you mean tips"),
         ("tips@2", r"Versions: tips@1"),
-        ("state", r"It is a feature view: ask for its features in a list"),
+        ("state", r"It is a feature view: ask for its features, e.g. state:fare"),
         ("stale:fare", r"feature view 'stale'\n  Did you mean state"),
         (["state:fair"], r"no feature 'fair'\n  Did you mean fare"),
         (["sums:rides_1h", "state:nothing_like_it"], r"Features: fare, note"),

@@ -279,6 +279,7 @@ def test_a_training_set_does_not_need_its_views_to_be_applied(fresh: OnlineLake)
     store = fresh.store
     store.get_historical_features(ASKED, "tips").save("mine")
     store.apply([replace(view, online=False) for view in (STATE, SUMS, TOWN)], prune=True)
+    store.materialize(at=NOON)
     plan = store.apply([], prune=True)
     assert "training set mine@1 was made with feature view sums, and keeps its definition" in plan.consequences
     assert not store.definitions().views
