@@ -285,15 +285,22 @@ def _found(store: FeatureStore, name: str) -> Any:
 @_command("materialize", example="penstock materialize --at 2020-06-01T00:00:00Z")
 @click.option("--at", metavar="TIME", help="The instant, UTC; it answers for every later one. [default: now]")
 @click.option("--full", is_flag=True, help="Build every file anew.")
-@click.option("--force", is_flag=True, help="Also over a generation of a newer snapshot or for a later instant.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also for an instant in the future, or over a generation of a newer snapshot or for a later instant.",
+)
 @_AS_OF
 def _materialize(store: FeatureStore, *, at: str | None, full: bool, force: bool, as_of: str | None, form: str) -> None:
     """Build one online generation of all online feature views, and serve it."""
-    from dataclasses import asdict
+    from dataclasses import asdict, fields
+
+    from featurestore.materialization import ViewReport
 
     with rendering.progress_bar(hidden=form != "table", steps=True) as progress:
         report = store.materialize(as_of=as_of, at=at, full=full, force=force, progress=progress)
-    _print(report, report.text(), [asdict(view) for view in report.views], form)
+    columns = [field.name for field in fields(ViewReport)]
+    _print(report, report.text(), [asdict(view) for view in report.views], form, columns=columns)
 
 
 @cli.group("online", epilog="Example:  penstock online status")

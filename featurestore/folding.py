@@ -101,6 +101,11 @@ class Folding:
         except QueryError as error:
             raise self._too_large() or self._refused(error.what, error.hint) from error
 
+    def left_out(self) -> tuple[int, int]:
+        """Return how many rows describe nobody: those without an event timestamp, and of the others without a key."""
+        [(undated, without_key)] = self._session.sql(_left_out_sql(self._view)).fetchall()
+        return undated, without_key
+
     def _refused(self, what: str, hint: str | None) -> RequestError:
         return RequestError(what, where=f"feature view {self._view.name!r}", hint=hint)
 
@@ -239,6 +244,14 @@ def _of_source(columns: Sequence[Column]) -> list[str]:
 def _known(view: BoundView) -> list[str]:
     """Return the conditions that a row must fulfil to describe anybody: it has a time, and no null key."""
     return [is_dated(view), *(f"{name} is not null" for name in _of_source(view.keys))]
+
+
+def _left_out_sql(view: BoundView) -> str:
+    """Return the numbers of rows that are not known: without a time, and of the others without a key."""
+    dated, *keyed = _known(view)
+    unkeyed = f"{dated} and not ({' and '.join(keyed)})" if keyed else "false"
+    return f"""
+select count(*) filter (where ({dated}) is not true), count(*) filter (where {unkeyed}) from ({view.source}\n) as s"""
 
 
 def _by(places: Sequence[str]) -> str:

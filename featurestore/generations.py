@@ -15,7 +15,7 @@ from featurestore.instants import micros_text
 from lakehouse.errors import CatalogDamagedError, ConflictError, RequestError
 from lakehouse.sealing import unsealed, with_seal
 
-__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_succession", "published_after", "raced"]
+__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_answering", "check_succession", "published_after", "raced"]
 
 FORMAT = 1
 
@@ -45,6 +45,8 @@ class ViewFile(msgspec.Struct, frozen=True):
     inputs
         What identifies the content of the tables that it was built from, so that it can be kept while they stay the
         same; None where that is not known.
+    undated, without_key
+        How many rows of the source had no event timestamp, and of the others no key; None where nobody counted.
     """
 
     view: BoundView
@@ -54,6 +56,8 @@ class ViewFile(msgspec.Struct, frozen=True):
     entities: int
     tail: int = 0
     inputs: dict[str, str] | None = None
+    undated: int | None = None
+    without_key: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -160,6 +164,32 @@ class Manifest(msgspec.Struct, frozen=True):
     def to_bytes(self) -> bytes:
         """Return the manifest's file content."""
         return msgspec.json.encode(self)
+
+
+def check_answering(manifest: Manifest, lake: str) -> None:
+    """Refuse lookups in a generation of another lake, or in one that has no view at all.
+
+    Parameters
+    ----------
+    lake
+        The id of the lake whose features are asked for; empty where it has none that can be read.
+
+    Raises
+    ------
+    RequestError
+        If it is either.
+    """
+    if lake and manifest.lake != lake:
+        raise RequestError(
+            f"generation {manifest.id}, which is served, is of lake {manifest.lake}, and this is lake {lake}",
+            hint="Give each lake its own [online] path, then penstock materialize; or replace it here: "
+            "penstock materialize --force.",
+        )
+    if not manifest.views:
+        raise RequestError(
+            f"no feature view is online: generation {manifest.id}, which is served, has none",
+            hint="Give a view online=True and serve it: penstock apply, then penstock materialize.",
+        )
 
 
 def check_succession(current: Manifest | None, following: Manifest) -> None:

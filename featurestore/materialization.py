@@ -38,6 +38,8 @@ __all__ = ["KEPT_GENERATIONS", "MaterializationReport", "ViewReport", "materiali
 KEPT_GENERATIONS = 3
 """How many generations stay on disk, for readers that still have one open and for `rollback`."""
 
+_CLOCKS_DIFFER = 60_000_000  # µs: so far a machine's clock may be ahead of another's
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -53,6 +55,9 @@ class ViewReport:
         Entities that it answers for.
     tail
         Rows that become visible after the generation's instant.
+    undated, without_key
+        Rows of the source that describe nobody: those without an event timestamp, and of the others those without a
+        key; None where the file is of an older Penstock, which did not count them.
     bytes
         Size of its file.
     reused
@@ -66,6 +71,8 @@ class ViewReport:
     view: str
     entities: int
     tail: int
+    undated: int | None
+    without_key: int | None
     bytes: int
     reused: bool
     seconds: float
@@ -109,6 +116,9 @@ class MaterializationReport:
             how = "unchanged, file kept" if view.reused else f"{view.seconds:.1f} s"
             how += f", built anew because {view.damaged}" if view.damaged else ""
             lines.append(f"{view.view}: {_count(view.entities)}{tail}, {view.bytes:,} bytes, {how}")
+            lines += _left_out(view)
+        if not self.views:
+            lines.append("no feature view is online any more: nothing is answered")
         lines.append(f"serving generation {self.generation}: snapshot {self.snapshot}, for {self.at} and later")
         return lines
 
@@ -121,6 +131,12 @@ class MaterializationReport:
 
 def _count(entities: int) -> str:
     return f"{entities:,} {'entity' if entities == 1 else 'entities'}"
+
+
+def _left_out(view: ViewReport) -> list[str]:
+    counts = (("an event timestamp", view.undated), ("a key", view.without_key))
+    told = [f"{plural(count, 'row')} without {what}" for what, count in counts if count]
+    return [f"  left out of its source: {' and '.join(told)}"] if told else []
 
 
 def materialize(
@@ -147,13 +163,14 @@ def materialize(
     full
         Build every file anew, whatever is served: also over a generation that is damaged.
     force
-        Replace a generation of a newer snapshot, or one for a later instant.
+        Replace a generation of a newer snapshot, or one for a later instant; build one for an instant in the future.
 
     Raises
     ------
     RequestError
-        If there is no online view; if the served generation is of a newer snapshot or for a later instant; if the
-        source of a view has vanished or changed its type; if a model upstream of one changed since it was applied.
+        If there is no online view, and none is served; if the instant lies in the future, or the served generation is
+        of a newer snapshot or for a later instant; if the source of a view has vanished or changed its type; if a model
+        upstream of one changed since it was applied.
     CatalogDamagedError
         If the served generation is damaged (without full or force).
     ConflictError
@@ -161,11 +178,15 @@ def materialize(
     """
     started = time.monotonic()
     catalog = snapshot.catalog
-    instant = instant_micros(catalog.clock() if at is None else at)
+    now = catalog.clock()
+    instant = instant_micros(now if at is None else at)
+    if not force:
+        _check_past(instant, instant_micros(now))
     run = _Materialization(snapshot, settings, store, instant, progress or (lambda _done, _all, _view: None))
     expected, current = run.served(full=full, force=force)
     names = [name for name, view in definitions.views.items() if view.definition.online]
-    if not names:
+    # Where views were served, a generation without any takes them out of service.
+    if not names and (expected is None or not snapshot.entry.definitions):
         raise RequestError("no feature view is online", hint="Apply definitions with online views: penstock apply")
     executions = Executions(catalog.storage, catalog.clock)
     parameters = {"snapshot": snapshot.number, "at": micros_text(instant), "views": names}
@@ -190,6 +211,15 @@ def materialize(
     counts = {name: file.entities for name, file in manifest.views.items()}
     executions.finish(execution, "COMPLETE", counts=counts, snapshot=snapshot.number)
     return run.report(manifest, published=True, seconds=time.monotonic() - started)
+
+
+def _check_past(instant: int, now: int) -> None:
+    if instant > now + _CLOCKS_DIFFER:
+        raise RequestError(
+            f"{micros_text(instant)} lies in the future: until then, lookups would answer as of that instant instead "
+            "of now, and every other materialization would be refused",
+            hint="Leave the instant out to build for now, or insist: --force, in Python force=True.",
+        )
 
 
 class _Materialization:
@@ -226,7 +256,8 @@ class _Materialization:
         if current.at > self._at:
             raise RequestError(
                 f"the served generation is for {micros_text(current.at)}, later than {micros_text(self._at)}",
-                hint="To go back on purpose: penstock materialize --force.",
+                hint=f"To go back on purpose: penstock materialize --at {micros_text(self._at)} --force, in Python "
+                "force=True.",
             )
 
     def inputs(self, view: BoundView, session: Session) -> dict[str, str] | None:
@@ -302,7 +333,8 @@ class _Materialization:
     def _file(self, view: BoundView, inputs: dict[str, str] | None, session: Session) -> ViewFile:
         folding = Folding(view, session, self._at)
         written = self._store.write_batches(view.name, folding)
-        return ViewFile(view, *written, folding.entities, folding.tail, inputs)
+        undated, without_key = folding.left_out()
+        return ViewFile(view, *written, folding.entities, folding.tail, inputs, undated, without_key)
 
     def publish(self, manifest: Manifest, expected: str | None, *, force: bool) -> None:
         """Pin the snapshot, flip, and give up what nobody can be flipped back to any more."""
@@ -333,7 +365,17 @@ class _Materialization:
 
 
 def _view_report(file: ViewFile, *, reused: bool, seconds: float, damaged: str | None = None) -> ViewReport:
-    return ViewReport(file.view.name, file.entities, file.tail, file.size, reused, seconds, damaged)
+    return ViewReport(
+        view=file.view.name,
+        entities=file.entities,
+        tail=file.tail,
+        undated=file.undated,
+        without_key=file.without_key,
+        bytes=file.size,
+        reused=reused,
+        seconds=seconds,
+        damaged=damaged,
+    )
 
 
 def _pinned(pins: Pins, reason: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from featurestore.codec import KeyCodec
 from featurestore.definitions import Projection
-from featurestore.generations import Manifest
+from featurestore.generations import Manifest, check_answering
 from featurestore.instants import instant_micros, micros_text
 from featurestore.online import OnlineStore, Reader
 from featurestore.online.partial import open_readable
@@ -46,11 +46,14 @@ class Serving:
         Where the generations are.
     clock
         Returns the present instant, zoned UTC.
+    lake
+        Returns the id of the lake whose features are asked for; generations of others are refused.
     """
 
-    def __init__(self, store: OnlineStore, clock: Clock = utc_now) -> None:
+    def __init__(self, store: OnlineStore, clock: Clock = utc_now, *, lake: Callable[[], str]) -> None:
         self._store = store
         self._clock = clock
+        self._lake = lake
         self._open: _Generation | None = None
 
     def close(self) -> None:
@@ -87,7 +90,8 @@ class Serving:
         Raises
         ------
         RequestError
-            If there is no generation, or ``at`` is earlier than it; if a join key is missing or of the wrong type.
+            If there is no generation, or it is another lake's or without views; if ``at`` is earlier than it; if a join
+            key is missing or of the wrong type.
         CatalogDamagedError
             If the generation, or the file of a view that is asked, is damaged; other views go on.
         """
@@ -115,6 +119,7 @@ class Serving:
             manifest = self._store.current()
             if manifest is None:
                 raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
+            check_answering(manifest, self._lake())
             try:
                 # The one before is not closed but dropped: another thread may be reading it.
                 opened = self._open = _Generation(manifest, open_readable(self._store, manifest), self._clock)
@@ -131,7 +136,7 @@ class Serving:
             raise RequestError(
                 f"the generation was built for {micros_text(manifest.at)} and cannot answer as of the earlier "
                 f"{micros_text(instant)}",
-                hint="Materialize for an earlier instant (penstock materialize --at T), or ask offline.",
+                hint=f"Go back to it (penstock materialize --at {micros_text(instant)} --force), or ask offline.",
             )
         return instant
 

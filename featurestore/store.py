@@ -162,7 +162,7 @@ class FeatureStore:
             ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data, as
             the models of that snapshot made it.
         """
-        from featurestore.registry import accepted_views, asked_for, read_definitions
+        from featurestore.registry import accepted_views, read_definitions
         from featurestore.retrieval import retrieve
         from lakehouse.session import Session
 
@@ -172,9 +172,9 @@ class FeatureStore:
                 hint="pinned takes those of the snapshot that is read, latest the newest.",
             )
         snapshot = self.lake.catalog.resolve(as_of)
-        defining = snapshot if definitions == "pinned" else self.lake.catalog.latest()
-        known = read_definitions(defining)
-        projections, service = asked_for(known, defining, features)
+        known = read_definitions(snapshot if definitions == "pinned" else self.lake.catalog.latest())
+        service = known.service_of(features)
+        projections = known.projections(features)
         with Session(snapshot) as session:
             views = accepted_views(known, session, [projection.view for projection in projections])
         return retrieve(
@@ -229,7 +229,7 @@ class FeatureStore:
     def _serving(self) -> Serving:
         from featurestore.serving import Serving
 
-        return Serving(self.online, self.lake.catalog.clock)
+        return Serving(self.online, self.lake.catalog.clock, lake=lambda: self.lake.catalog.identity)
 
     def materialize(
         self,
@@ -304,9 +304,12 @@ class FeatureStore:
 
     def _generation(self) -> Manifest:
         """Return the generation that is served."""
+        from featurestore.generations import check_answering
+
         manifest = self.online.current()
         if manifest is None:
             raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
+        check_answering(manifest, self.lake.catalog.identity)
         return manifest
 
     def _asked(self, features: Any, manifest: Manifest) -> Sequence[Projection]:

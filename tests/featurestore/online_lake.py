@@ -161,6 +161,11 @@ class OnlineLake(FeatureLake):
         lake._written = 1_000 + int.from_bytes(os.urandom(4))
         return lake
 
+    def at(self, micros: int) -> OnlineLake:
+        """Move the clock to an instant, and return the lake."""
+        self.clock.now = moment(micros)
+        return self
+
     def another(self) -> FeatureStore:
         """Return a store as another process would open it."""
         return FeatureStore(self.root / "lake", clock=self.clock)

@@ -33,7 +33,7 @@ def served(lake: FeatureLake, case: Case) -> Serving:
     """Fold a case's view and serve it from memory."""
     store = MemoryStore()
     materialized(lake, case, store, None)
-    return Serving(store)
+    return Serving(store, lake=lambda: "lake")
 
 
 def materialized(lake: FeatureLake, case: Case, store: MemoryStore, expected: str | None) -> str:
@@ -47,7 +47,7 @@ def materialized(lake: FeatureLake, case: Case, store: MemoryStore, expected: st
 def serving_of(view: BoundView, folded: Folded, at: int) -> Serving:
     store = MemoryStore()
     published(store, view, folded, at)
-    return Serving(store)
+    return Serving(store, lake=lambda: "lake")
 
 
 def published(
@@ -118,7 +118,7 @@ def test_a_second_generation_and_the_way_back_equal_the_oracle(case: Case):
     first = oracle.answers(view, early, spine, features=case.asked)
     second = oracle.answers(view, whole, spine, features=case.asked)
     store = MemoryStore()
-    serving = Serving(store)
+    serving = Serving(store, lake=lambda: "lake")
     with tempfile.TemporaryDirectory() as root:
         lake = FeatureLake(Path(root))
         before = lake.put(case.types, case.batches[:1])

@@ -27,7 +27,7 @@ from online_lake import (
     hours,
 )
 
-from featurestore.definitions import Feature
+from featurestore.definitions import Feature, FeatureService
 from featurestore.materialization import KEPT_GENERATIONS
 from featurestore.online.lmdb import LmdbStore
 from lakehouse.errors import CatalogDamagedError, ConflictError, PenstockError, RequestError
@@ -72,6 +72,18 @@ def test_the_report_adds_up(lake: OnlineLake):
     assert execution.parameters["snapshot"] == 3
 
 
+def test_rows_that_describe_nobody_are_counted(lake: OnlineLake):
+    odd = [(None, -1, None, "1.00", "x"), (1, None, None, "1.00", "x"), (None, None, None, "1.00", "x")]
+    lake.append(facts(*odd))
+    counted = {"state": (2, 1), "sums": (2, 1), "town": (0, 0)}
+    for _ in range(2):  # files that are kept know it too
+        report = lake.store.materialize(at=NOON)
+        assert {view.view: (view.undated, view.without_key) for view in report.views} == counted
+        assert "  left out of its source: 2 rows without an event timestamp and 1 row without a key" in report.text()
+        assert len(report.text()) == 6
+        lake.append(city((-1, 5)), table=CITY)
+
+
 def test_without_an_instant_it_is_for_now(lake: OnlineLake):
     before = lake.clock.now
     report = lake.store.materialize()
@@ -95,10 +107,14 @@ def test_a_second_time_there_is_nothing_to_do(lake: OnlineLake):
     assert len(lake.executions) == len(lake.pins) == len(lake.store.online.generations()) == 1
 
 
+def hours_text(hour: int) -> str:
+    return f"2024-01-02T{12 + hour:02d}:00:00Z"
+
+
 def test_a_later_instant_is_another_generation_of_the_same_files(lake: OnlineLake):
     first = lake.store.materialize(at=NOON)
     files = lake.files
-    second = lake.store.materialize(at="2024-01-02T20:30:00Z")
+    second = lake.at(hours(8.5)).store.materialize(at="2024-01-02T20:30:00Z")
     assert second.published
     assert second.generation != first.generation
     assert lake.files == files
@@ -259,20 +275,40 @@ def test_an_older_snapshot_is_refused_unless_forced(lake: OnlineLake):
 
 
 def test_an_earlier_instant_is_refused_unless_forced(lake: OnlineLake):
-    lake.store.materialize(at=hours_text(6))
+    lake.at(hours(6)).store.materialize(at=hours_text(6))
     with pytest.raises(
         RequestError, match=r"2024-01-02T18:00:00.000000Z, later than 2024-01-02T12:00:00.000000Z"
     ) as error:
         lake.store.materialize(at=NOON)
-    assert "--force" in said(error)
+    assert "penstock materialize --at 2024-01-02T12:00:00.000000Z --force" in said(error)
     forced = lake.store.materialize(at=NOON, force=True)
     # A file that was folded for later cannot answer earlier.
     assert not any(view.reused for view in forced.views)
     assert lake.state(at=NOON)["rides_1h"] == 1
 
 
-def hours_text(hour: int) -> str:
-    return f"2024-01-02T{12 + hour:02d}:00:00Z"
+@pytest.mark.parametrize("at", ["2030-01-01", hours_text(1)])
+def test_an_instant_in_the_future_is_refused_unless_forced(lake: OnlineLake, at: str):
+    served = lake.store.materialize(at=NOON)  # a few seconds ahead, as clocks are
+    with pytest.raises(RequestError, match=r"lies in the future: .*lookups would answer as of that instant") as error:
+        lake.store.materialize(at=at)
+    assert "Leave the instant out to build for now, or insist: --force, in Python force=True" in said(error)
+    assert lake.store.online.current_id() == served.generation
+    forced = lake.store.materialize(at=at, force=True)
+    with pytest.raises(RequestError, match="later than") as error:
+        lake.store.materialize()
+    back = said(error).partition("penstock materialize --at ")[2].split()
+    assert back[1].startswith("--force")
+    assert forced.at > lake.store.materialize(at=back[0], force=True).at == back[0]
+
+
+def test_the_way_back_to_an_earlier_instant_is_named(lake: OnlineLake):
+    lake.store.materialize(at=NOON)
+    with pytest.raises(RequestError, match="cannot answer as of the earlier") as error:
+        lake.state(at=hours(-1))
+    assert "penstock materialize --at 2024-01-02T11:00:00.000000Z --force" in said(error)
+    lake.store.materialize(at="2024-01-02T11:00:00.000000Z", force=True)
+    assert lake.state(at=hours(-1))["rides_1d"] == 1
 
 
 def test_the_directory_of_another_lake_is_refused(lake: OnlineLake, tmp_path: Path):
@@ -286,6 +322,19 @@ def test_the_directory_of_another_lake_is_refused(lake: OnlineLake, tmp_path: Pa
     assert other.catalog.identity in said(error)
     assert "[online] path" in said(error)
     assert lake.state()["trips"] == 100
+    # Nor are its answers taken for this lake's.
+    for ask in (
+        lambda: other.store.get_online_features("tips", [{"zone": 1}]),
+        lambda: other.store.key_types("tips"),
+        lambda: other.store.verify("tips"),
+    ):
+        with pytest.raises(RequestError, match=f"of lake {lake.catalog.identity}, and this is") as error:
+            ask()
+        assert "[online] path" in said(error)
+    other.store.materialize(force=True)
+    assert other.store.verify("tips").same
+    with pytest.raises(RequestError, match="is of lake"):
+        lake.store.get_online_features("tips", [{"zone": 1}])
 
 
 @pytest.mark.parametrize("applied", [[], [replace(STATE, online=False)]])
@@ -298,6 +347,24 @@ def test_without_online_views_there_is_nothing_to_build(tmp_path: Path, applied:
         lake.store.materialize()
     assert "penstock apply" in said(error)
     assert lake.store.online.current_id() is None
+
+
+def test_the_last_online_view_can_be_switched_off(lake: OnlineLake):
+    lake.store.materialize(at=NOON)
+    store = lake.another()
+    off = [replace(view, online=False) for view in (STATE, SUMS, TOWN)]
+    store.apply([*off, FeatureService("tips", features=off)])
+    report = store.materialize(at=NOON)
+    assert (report.published, report.views) == (True, ())
+    assert report.text()[0] == "no feature view is online any more: nothing is answered"
+    assert store.materialize(at=NOON).text()[0].startswith("Nothing to do")
+    for ask in (lake.state, lambda: store.key_types("tips"), lambda: store.verify("tips")):
+        with pytest.raises(RequestError, match="no feature view is online") as error:
+            ask()
+        assert "online=True" in said(error)
+    store.apply(everything())
+    store.materialize(at=NOON)
+    assert lake.state()["rides_1d"] == 2
 
 
 @pytest.mark.parametrize("at", ["yesterday", NOON.replace(tzinfo=None), 3.5, AT, "2024-01-02T12:00:00.0000001Z"])
@@ -329,7 +396,7 @@ def test_of_two_at_once_one_wins_and_nothing_is_lost(lake: OnlineLake):
     assert lake.another().materialize(at=NOON).published is False
     # The loser's files go with it.
     lake.store.online.close()
-    lake.another().materialize(at=hours_text(1))
+    lake.at(hours(1)).another().materialize(at=hours_text(1))
     assert {path.name for path in (lake.directory / "views").iterdir()} == set(lake.files.values())
 
 
@@ -392,7 +459,7 @@ def test_another_store_of_the_lake_keeps_its_pins(lake: OnlineLake, tmp_path: Pa
     second.online = LmdbStore(tmp_path / "elsewhere")
     report = second.materialize(at=NOON)
     assert sorted(lake.pins) == sorted([first.generation, report.generation])
-    again = lake.another().materialize(at=hours_text(1))
+    again = lake.at(hours(1)).another().materialize(at=hours_text(1))
     assert sorted(lake.pins) == sorted([first.generation, report.generation, again.generation])
 
 
