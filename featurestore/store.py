@@ -162,7 +162,7 @@ class FeatureStore:
             ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data, as
             the models of that snapshot made it.
         """
-        from featurestore.registry import accepted_views, read_definitions
+        from featurestore.registry import accepted_views, asked_for, read_definitions
         from featurestore.retrieval import retrieve
         from lakehouse.session import Session
 
@@ -172,9 +172,9 @@ class FeatureStore:
                 hint="pinned takes those of the snapshot that is read, latest the newest.",
             )
         snapshot = self.lake.catalog.resolve(as_of)
-        known = read_definitions(snapshot if definitions == "pinned" else self.lake.catalog.latest())
-        service = known.service_of(features)
-        projections = known.projections(features)
+        defining = snapshot if definitions == "pinned" else self.lake.catalog.latest()
+        known = read_definitions(defining)
+        projections, service = asked_for(known, defining, features)
         with Session(snapshot) as session:
             views = accepted_views(known, session, [projection.view for projection in projections])
         return retrieve(
