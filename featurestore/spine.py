@@ -335,7 +335,9 @@ def _check_exact(name: str, values: Any, kind: pa.DataType) -> None:
         if not isinstance(value, dt.datetime):
             continue
         if pa.types.is_date(kind):
-            raise RequestError(f"row {row} of the spine has a time among the dates in {name!r}")
+            raise RequestError(
+                f"row {row} of the spine has a time among the dates in {name!r}", hint="Give all of them one type."
+            )
         if zoned is not None and zoned != (value.tzinfo is not None):
             have = ("has no zone", "do") if zoned else ("has a zone", "don't")
             raise RequestError(
