@@ -14,7 +14,7 @@ import click
 
 from lakehouse import rendering
 from lakehouse.cli import cli, command
-from lakehouse.errors import DefinitionError, RequestError
+from lakehouse.errors import CatalogDamagedError, DefinitionError, RequestError
 from lakehouse.types import plural
 
 if TYPE_CHECKING:
@@ -257,7 +257,10 @@ def _training_set_show(store: FeatureStore, name: str, form: str) -> None:
 @click.argument("name")
 @click.pass_context
 def _training_set_reproduce(context: click.Context, store: FeatureStore, name: str, form: str) -> None:
-    """Compute training set NAME anew from its spine and snapshot, and compare hashes; exit 1 if they differ."""
+    """Compute training set NAME anew from its spine and snapshot, and compare hashes.
+
+    Exit 1 if they differ, or if the saved rows can't be read.
+    """
     reproduction = _found(store, name).reproduce()
     row = {
         "ref": reproduction.ref,
@@ -266,9 +269,11 @@ def _training_set_reproduce(context: click.Context, store: FeatureStore, name: s
         "got": reproduction.got,
         "differences": [str(difference) for difference in reproduction.differences],
         "gone": list(reproduction.gone),
+        "unreadable": reproduction.unreadable,
+        "advice": reproduction.advice,
     }
     _print(row, [str(reproduction)], [row], form)
-    if not reproduction.same:
+    if not reproduction.same or reproduction.unreadable:
         context.exit(1)
 
 
@@ -335,30 +340,37 @@ def _say_stamp(answer: OnlineFeatures) -> None:
     click.echo(str(answer.stamp), err=True)
 
 
+_NO_VIEWS: dict[str | None, None] = {None: None}
 _GENERATION_COLUMNS = ("generation", "served", "snapshot", "at", "built_at", "view", "entities", "tail", "bytes")
 
 
 @_command("status", group=_online, example="penstock online status")
 def _online_status(store: FeatureStore, form: str) -> None:
-    """Show which generation is served, its views, and those it can be rolled back to."""
-    current = store.online.current_id()
+    """Show which generation is served, its views, and those it can be rolled back to; exit 1 if it is damaged."""
+    served, damage = None, None
+    try:
+        served = store.online.current()
+    except CatalogDamagedError as error:
+        damage = error
     rows = [
         {
             "generation": generation.id,
-            "served": generation.id == current,
+            "served": generation == served,
             "snapshot": generation.snapshot,
             "at": generation.instant,
             "built_at": generation.built_at,
             "view": name,
-            "entities": file.entities,
-            "tail": file.tail,
-            "bytes": file.size,
+            "entities": file.entities if file else None,
+            "tail": file.tail if file else None,
+            "bytes": file.size if file else None,
         }
         for generation in store.online.generations()
-        for name, file in generation.views.items()
+        for name, file in (generation.views or _NO_VIEWS).items()
     ]
-    empty = "No generation yet: penstock materialize."
+    empty = "No generation yet: penstock materialize." if damage is None else "No generation that can be read."
     rendering.print_rows(rows, form, empty=empty, columns=_GENERATION_COLUMNS)
+    if damage is not None:
+        raise damage
 
 
 @_command("rollback", group=_online, example="penstock online rollback")

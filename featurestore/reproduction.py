@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurestore.content_hash import ContentHash, family_of, plain
 from featurestore.definitions import Projection
 from featurestore.training_files import read_stored
-from featurestore.training_manifest import Manifest
+from featurestore.training_manifest import Manifest, Stored
 from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.errors import CatalogDamagedError, PenstockError
 from lakehouse.settings import Settings
@@ -62,6 +62,10 @@ class Reproduction:
         The columns that differ, in order.
     gone
         What it was made of and is not there any more, a sentence each.
+    unreadable
+        Why the saved rows can't be read; None if they can, and have the saved hash.
+    advice
+        What to do where it did not come out again, or can't be read; empty if all is well.
     """
 
     ref: str
@@ -70,14 +74,19 @@ class Reproduction:
     got: str | None
     differences: tuple[ColumnDifference, ...] = ()
     gone: tuple[str, ...] = ()
+    unreadable: str | None = None
+    advice: str = ""
 
     def __str__(self) -> str:
         if self.same:
-            return f"{self.ref} reproduces: {self.expected}"
-        if self.got is None:
-            return "\n  ".join([f"{self.ref} can't be reproduced; what was saved stays", *self.gone])
-        lines = [f"{self.ref} comes out differently: {self.got}, not {self.expected}"]
-        return "\n  ".join([*lines, *map(str, self.differences)])
+            title = f"{self.ref} reproduces: {self.expected}"
+        elif self.got is None:
+            title = f"{self.ref} can't be reproduced"
+        else:
+            title = f"{self.ref} comes out differently: {self.got}, not {self.expected}"
+        stays = "the saved rows are whole" if self.unreadable is None else f"the saved rows are lost: {self.unreadable}"
+        lines = [title, *self.gone, *map(str, self.differences)]
+        return "\n  ".join(lines if self.same and self.unreadable is None else [*lines, stays, self.advice])
 
     __repr__ = __str__
 
@@ -90,20 +99,40 @@ def reproduce(catalog: Catalog, settings: Settings, manifest: Manifest) -> Repro
     PenstockError
         If the retrieval fails although everything that it is known to need is there.
     """
+    compared = _compared(catalog, settings, manifest)
+    unreadable = _unreadable(catalog, manifest.snapshot, manifest.content)
+    return replace(compared, unreadable=unreadable, advice=_advice(compared, manifest, whole=unreadable is None))
+
+
+def _compared(catalog: Catalog, settings: Settings, manifest: Manifest) -> Reproduction:
     gone = tuple(_gone(catalog, manifest))
-    expected = manifest.content.sha256
+    failed = Reproduction(manifest.ref, same=False, expected=manifest.content.sha256, got=None, gone=gone)
     if gone:
-        return Reproduction(manifest.ref, same=False, expected=expected, got=None, gone=gone)
+        return failed
     try:
         table = _again(catalog, settings, manifest)
     except CatalogDamagedError as error:
-        return Reproduction(manifest.ref, same=False, expected=expected, got=None, gone=(_sentence(error),))
+        return replace(failed, gone=(_sentence(error),))
     digest = ContentHash(table.schema).update(table)
     got = digest.hexdigest()
-    if got == expected:
-        return Reproduction(manifest.ref, same=True, expected=expected, got=got)
-    differences = tuple(_differences(catalog, manifest, table, digest.columns()))
-    return Reproduction(manifest.ref, same=False, expected=expected, got=got, differences=differences)
+    if got == failed.expected:
+        return replace(failed, same=True, got=got)
+    return replace(failed, got=got, differences=tuple(_differences(catalog, manifest, table, digest.columns())))
+
+
+def _advice(made: Reproduction, manifest: Manifest, *, whole: bool) -> str:
+    """Return what to do about a set that did not come out again, or whose rows can't be read."""
+    anew = f"save the features as they are now: penstock historical … --save {manifest.name}"
+    if made.same:
+        return "" if whole else f"restore their files from a copy; or {anew} --as-of {manifest.source_snapshot}"
+    if made.got is None:
+        return f"restore what is missing from a copy of the lake; or {anew}"
+    tables = ", ".join(manifest.tables)
+    programs = ", ".join(f"{program} {version}" for program, version in manifest.written_by.items())
+    return (
+        f"{'go on with these: ' if whole else ''}a file of {tables or 'a table'} may have been damaged or exchanged "
+        f"since, or another version computes otherwise (saved by {programs}). Restore the files from a copy; or {anew}"
+    )
 
 
 def _again(catalog: Catalog, settings: Settings, manifest: Manifest) -> pa.Table:
@@ -152,10 +181,17 @@ def _gone(catalog: Catalog, manifest: Manifest) -> Iterator[str]:
         return
     for table in manifest.tables:
         yield from _missing_files(source, TableName.parse(table))
+    if spine := _unreadable(catalog, manifest.snapshot, manifest.spine):
+        yield spine
+
+
+def _unreadable(catalog: Catalog, snapshot: int, stored: Stored) -> str | None:
+    """Return why a stored table can't be read as it was saved; None if it can."""
     try:
-        read_stored(catalog.snapshot(manifest.snapshot), manifest.spine)
+        read_stored(catalog.snapshot(snapshot), stored)
     except PenstockError as error:
-        yield _sentence(error)
+        return _sentence(error)
+    return None
 
 
 def _missing_files(snapshot: Snapshot, name: TableName) -> Iterator[str]:

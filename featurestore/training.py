@@ -19,6 +19,7 @@ from featurestore.training_manifest import (
     Manifest,
     SplitRecord,
     Stored,
+    check_version,
     put_split,
     read_manifest,
     set_name,
@@ -91,7 +92,9 @@ def training_set(lake: Lake, name: str, version: int | None = None) -> TrainingS
     RequestError
         If there is no such set (near matches are listed) or version (all are listed).
     """
-    bare, at, number = name.partition("@")
+    bare, at, number = name.partition("@") if isinstance(name, str) else (set_name(name), "", "")
+    if version is not None:
+        check_version(version)
     if at and version is None:
         if not number.isdecimal():
             raise RequestError(f"{name!r}: {number!r} is no version", hint=f"Write it as {bare}@3.")

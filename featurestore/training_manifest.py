@@ -29,6 +29,7 @@ __all__ = [
     "SplitRecord",
     "Stored",
     "Taken",
+    "check_version",
     "content_table",
     "packed_schema",
     "put_manifest",
@@ -232,7 +233,7 @@ class SplitRecord(msgspec.Struct, frozen=True):
 # -- names --------------------------------------------------------------------------------------------------------
 
 
-def set_name(name: str) -> str:
+def set_name(name: Any) -> str:
     """Return the name under which a training set is kept: lower case.
 
     Raises
@@ -240,13 +241,25 @@ def set_name(name: str) -> str:
     RequestError
         If it can't be one.
     """
-    bare = name.strip().removeprefix("training.").lower()
+    bare = name.strip().removeprefix("training.").lower() if isinstance(name, str) else ""
     if not _NAME.match(bare) or bare.endswith(_SPINE):
         raise RequestError(
             f"{name!r} can't be the name of a training set",
             hint=f"Letters, digits and underscores, not a digit first, and not ending in {_SPINE}.",
         )
     return bare
+
+
+def check_version(version: Any) -> None:
+    """Refuse what can't be the number of a version.
+
+    Raises
+    ------
+    RequestError
+        If it is no integer, or less than 1.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise RequestError(f"version={version!r}: versions count up from 1")
 
 
 def content_table(name: str) -> TableName:

@@ -24,6 +24,7 @@ from featurestore.training_manifest import (
     Manifest,
     RetrievalOptions,
     Taken,
+    check_version,
     content_table,
     put_manifest,
     read_manifest,
@@ -91,8 +92,7 @@ def _duration(keep: Duration | None) -> dt.timedelta | None:
 def _check_version(storage: Storage, name: str, version: int | None) -> None:
     if version is None:
         return
-    if not isinstance(version, int) or version < 1:
-        raise RequestError(f"version={version!r}: versions count up from 1")
+    check_version(version)
     known = versions(storage, name)
     if version in known:
         raise RequestError(

@@ -454,6 +454,16 @@ def test_a_training_set_that_cannot_be_made_again_exits_1(project: Path):
     assert len(records("training-set", "show", "small")) == 4
 
 
+def test_a_training_set_whose_rows_are_lost_exits_1(project: Path):
+    for path in (project / ".penstock/training/small").glob("*.parquet"):
+        path.unlink()
+    result = run("training-set", "reproduce", "small", code=1)
+    assert "small@1 reproduces" in result.stdout
+    assert "the saved rows are lost" in result.stdout
+    answer = objects("training-set", "reproduce", "small", code=1)
+    assert (answer["same"], "is missing" in answer["unreadable"]) == (True, True)
+
+
 @pytest.mark.parametrize("command", ["show", "reproduce"])
 @pytest.mark.parametrize(
     ("name", "message"),

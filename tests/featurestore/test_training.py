@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 import shutil
 import sys
 import threading
@@ -384,9 +385,9 @@ def test_a_taken_version_and_bad_names_are_refused_before_anything_is_computed(l
     told = refused(RequestError, lambda: save(job, "tips", version=1))
     assert "a version 1 of training set 'tips' already" in told
     assert "The next is 2" in told
-    for version in (0, -1, "1"):
+    for version in (0, -1, "1", 1.0, True):
         assert "count up from 1" in refused(RequestError, partial(save, job, "tips", version=version))
-    for name in ("", "2020", "a b", "tips__spine", "a.b", "../x"):
+    for name in ("", "2020", "a b", "tips__spine", "a.b", "../x", 5, None):
         assert "can't be the name" in refused(RequestError, partial(save, job, name))
     assert "keep: 'soon'" in refused(RequestError, lambda: save(job, "tips", keep="soon"))
     assert job._done is None
@@ -398,6 +399,9 @@ def test_unknown_sets_and_versions_are_told_with_what_there_is(lake: TrainingLak
     assert "Did you mean tips?" in refused(RequestError, lambda: training_set(lake.lake, "tps"))
     assert "Versions: 1." in refused(RequestError, lambda: training_set(lake.lake, "tips", 4))
     assert "'x' is no version" in refused(RequestError, lambda: training_set(lake.lake, "tips@x"))
+    assert "None can't be the name" in refused(RequestError, lambda: training_set(lake.lake, None))
+    for version in (1.0, "1", True, 0):
+        assert "count up from 1" in refused(RequestError, partial(training_set, lake.lake, "tips", version))
 
 
 def test_a_view_knows_the_sets_that_were_made_with_it(lake: TrainingLake) -> None:
@@ -572,7 +576,9 @@ def test_a_difference_is_told_by_column_and_rows(lake: TrainingLake, monkeypatch
         "rate": (None, "it was double and is float"),
         "more": (None, "it is new"),
     }
-    assert "fare: 2 rows" in str(again)
+    assert "fare: 2 rows\n" in str(again)
+    assert "\n  the saved rows are whole\n  go on with these: a file of warehouse.trips may" in str(again)
+    assert re.search(r"saved by penstock \S+, duckdb .*Restore the files from a copy; or .* --save tips$", str(again))
     monkeypatch.setattr(RetrievalJob, "to_arrow", lambda job: real(job).slice(1))
     assert {each.note for each in kept.reproduce().differences} == {"it had 40 rows and has 39"}
     monkeypatch.setattr(RetrievalJob, "to_arrow", lambda job: real(job).select([*reversed(real(job).column_names)]))
@@ -586,7 +592,8 @@ def test_what_is_gone_is_said_and_the_set_stays(lake: TrainingLake) -> None:
     again = kept.reproduce()
     assert (again.same, again.got) == (False, None)
     assert again.gone == (f"warehouse.trips at snapshot 2: the file warehouse/trips/{first.name} is missing",)
-    assert "can't be reproduced; what was saved stays" in str(again)
+    assert str(again).startswith("tips@1 can't be reproduced\n")
+    assert re.search(r"\n  the saved rows are whole\n  restore what is missing .* --save tips$", str(again))
     second.unlink()
     assert "and 1 more" in kept.reproduce().gone[0]
     assert kept.to_arrow().num_rows == 40
@@ -730,7 +737,15 @@ def test_damage_of_files_is_seen_when_they_are_read(lake: TrainingLake) -> None:
     assert "can't be read" in refused(CatalogDamagedError, kept.to_arrow)
     path.unlink()
     assert "is missing" in refused(CatalogDamagedError, kept.to_arrow)
-    assert kept.reproduce().same  # the spine and the inputs are there
+    again = kept.reproduce()
+    assert again.same  # the spine and the inputs are there
+    assert f"{path.name} is missing" in str(again.unreadable)
+    assert re.search(r"the saved rows are lost: .*\n  restore their files .* --save tips --as-of 2$", str(again))
+    (spine,) = paths(lake, "training.tips__spine")
+    spine.unlink()
+    again = kept.reproduce()
+    assert (again.same, again.got) == (False, None)
+    assert re.search(rf"{spine.name} is missing\n  the saved rows are lost: .*{path.name} is missing", str(again))
 
 
 def test_another_file_in_place_of_the_saved_one_is_seen(lake: TrainingLake) -> None:
