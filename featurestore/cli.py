@@ -180,18 +180,13 @@ def _historical(
     FEATURES is a feature service (tips, tips@2), or names such as zone_demand:trips_1h.
     """
     from featurestore.frame_files import check_output, read_frame, write_frame
-    from featurestore.spine import check_select
     from lakehouse.result import QueryResult
 
     if output is not None:  # before anything is computed
         check_output(output)
     if not spine.strip():
         raise RequestError("--spine is empty", hint="Give a .parquet, .arrow or .csv file, or a SELECT in quotes.")
-    frame: Any = spine
-    if any(character.isspace() for character in spine):
-        check_select(spine)
-    else:
-        frame = read_frame(Path(spine))
+    frame = spine if any(character.isspace() for character in spine) else read_frame(Path(spine))
     asked = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     job = store.get_historical_features(frame, asked, **options)
     table = job.to_arrow(statuses=statuses)

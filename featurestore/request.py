@@ -68,7 +68,7 @@ def resolve(
         prefix = projection.prefix or (view.name if full_feature_names else "")
         names = tuple(f"{prefix}__{feature.name}" if prefix else feature.name for feature in features)
         for name, feature in zip(names, features, strict=True):
-            _claim(origin, name, f"{view.name}:{feature.name}")
+            _claim(origin, name, f"{view.name}:{feature.name}", full=bool(prefix))
         keys = tuple(projection.join_keys.get(key.name, key.name) for key in view.keys)
         asked.append(Asked(view, keys, features, names))
     return tuple(asked)
@@ -115,7 +115,7 @@ def _check(projection: Projection, view: BoundView) -> None:
                 )
 
 
-def _claim(origin: dict[str, str], name: str, feature: str) -> None:
+def _claim(origin: dict[str, str], name: str, feature: str, *, full: bool) -> None:
     other = origin.get(name.lower())
     if other == feature:
         raise RequestError(
@@ -123,9 +123,9 @@ def _claim(origin: dict[str, str], name: str, feature: str) -> None:
             hint="Leave one out, or give each role a prefix of its own.",
         )
     if other is not None:
+        ask = "" if full else "Ask for full names (--full-feature-names, in Python full_feature_names=True), "
+        hint = f"{ask}give a role {'another' if full else 'a'} prefix, or rename the spine's column."
         raise RequestError(
-            f"two columns would be called {name!r}: {other} and {feature}",
-            hint="Ask for full names (--full-feature-names, in Python full_feature_names=True), give a role a prefix, "
-            "or rename the spine's column.",
+            f"two columns would be called {name!r}: {other} and {feature}", hint=hint[0].upper() + hint[1:]
         )
     origin[name.lower()] = feature

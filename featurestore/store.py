@@ -30,25 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["FeatureStore"]
 
 
-_STATEMENTS = frozenset(
-    (
-        "alter",
-        "attach",
-        "call",
-        "copy",
-        "create",
-        "delete",
-        "drop",
-        "insert",
-        "merge",
-        "pragma",
-        "set",
-        "truncate",
-        "update",
-    )
-)
-
-
 class FeatureStore:
     """Features of a lake: defined once, the same offline and online.
 
@@ -193,15 +174,9 @@ class FeatureStore:
 
     def _selected(self, query: str, snapshot: int) -> QueryResult:
         """Return the rows of a spine that is a SELECT."""
-        first = query.split(None, 1)[0].lower() if query.strip() else ""
-        if not first or first == query.strip().lower():
-            raise RequestError(
-                f"a spine is a table or a SELECT, not {query!r}",
-                hint="Files are spines of penstock historical --spine FILE; in Python read them first, e.g. with "
-                "polars.read_csv() or pyarrow.parquet.read_table().",
-            )
-        if first in _STATEMENTS:
-            raise RequestError(f"a spine is a SELECT, not {first.upper()}", hint="Nothing was run.")
+        from featurestore.frames import check_select
+
+        check_select(query)
         return self.lake.sql(query, as_of=snapshot)
 
     def training_set(self, name: str, version: int | None = None) -> TrainingSet:

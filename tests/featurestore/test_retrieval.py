@@ -400,6 +400,12 @@ def test_a_spine_column_called_like_a_feature_is_refused(lake: FeatureLake) -> N
     assert ask(lake, [LOOKUP], [LOOKUP.on()], spine, full_feature_names=True).to_arrow().num_columns == 6
 
 
+def test_full_names_that_are_taken_are_not_advised_again(lake: FeatureLake) -> None:
+    spine = SPINE.append_column("sales__tip", pa.array([1] * 7))
+    message = refused(lake, [LOOKUP], [LOOKUP.on()], spine, full_feature_names=True)
+    assert message.splitlines()[1:] == ["  Give a role another prefix, or rename the spine's column."]
+
+
 @pytest.mark.parametrize("name", ["tip__status", "Note__Status"])
 def test_a_column_called_like_that_of_a_status_is_refused(lake: FeatureLake, name: str) -> None:
     job = ask(lake, [LOOKUP], [LOOKUP.on()], SPINE.append_column(name, pa.array([1] * 7)))

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.binding import BoundFeature, BoundView, Column
+from featurestore.frames import check_select
 from featurestore.request import Asked
-from featurestore.spine import check_select, entities, read_spine, spine_keys
+from featurestore.spine import entities, read_spine, spine_keys
 from lakehouse.errors import RequestError
 from lakehouse.result import QueryResult
 

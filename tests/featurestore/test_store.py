@@ -170,6 +170,8 @@ def test_a_spine_may_be_a_select(served: OnlineLake):
         ("", ["not ''"]),
         (" \n", ["a spine is a table or a SELECT"]),
         ("delete from warehouse.facts", ["a spine is a SELECT, not DELETE"]),
+        ("-- c\ncopy (select 1 as zone) to 'x.csv'", ["a spine is a SELECT, not COPY"]),
+        ("select 1 as zone; attach 'x.db'", ["a spine is a SELECT, not 2 statements: SELECT, ATTACH"]),
         ("Create table x as select 1", ["a spine is a SELECT, not CREATE"]),
     ],
 )
