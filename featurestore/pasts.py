@@ -1,8 +1,9 @@
 """Whether a view's source keeps a past: what an entity's row said before it was replaced by a later one.
 
 A table with a primary key has one row per key, so what that row was before is gone. Where the key lies within the
-entity's, an entity has no past at all. Whether another key names events (a trip) or things that change (a customer)
-only people know: there the plan says what is kept, and no more.
+entity's, an entity has no past at all; nor where the source itself takes one row per entity, by GROUP BY or QUALIFY.
+Whether another key names events (a trip) or things that change (a customer) only people know: there the plan says what
+is kept, and no more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ _SET_RETURNING = frozenset({"unnest", "unlist"})
 # Those that make one row of many and may give its time.
 _AGGREGATES = frozenset({"max", "min", "arg_max", "arg_min", "max_by", "min_by", "first", "last", "any_value", "list"})
 _NOTHING: frozenset[str] = frozenset()
+_KEEP_KEY = "Keep its history: put the event's time or id in the primary key, so that new events are added as rows."
+_KEEP_ROWS = (
+    "Keep its history: give the view all rows. It finds the newest at each instant, and Aggregates sum them up."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,14 @@ class Past:
     ----------
     none
         Why there is none, if that is sure.
+    keep
+        How it can be had there.
     doubtful
         Tables with the primary keys of which they keep the newest rows only.
     """
 
     none: str | None = None
+    keep: str = ""
     doubtful: tuple[tuple[TableName, tuple[str, ...]], ...] = ()
 
 
@@ -47,6 +55,13 @@ def past(view: FeatureView, source: ReadSource, models: ModelFiles) -> Past:
     join keys hold the primary key has one row; a primary key that holds the event timestamp, or what that is computed
     of, tells rows of different times apart.
     """
+    known = _of_tables(view, source, models)
+    if known.none is None and (how := _one_row(view, source.tree)):
+        return Past(none=f"its source keeps only the present: {how} leaves one row per entity", keep=_KEEP_ROWS)
+    return known
+
+
+def _of_tables(view: FeatureView, source: ReadSource, models: ModelFiles) -> Past:
     keys = {table: found for table in source.tables if (found := primary_key(table, models))}
     if not keys:
         return Past()
@@ -56,7 +71,7 @@ def past(view: FeatureView, source: ReadSource, models: ModelFiles) -> Past:
         return doubt
     key = frozenset(column.lower() for column in keys[columns.table])
     if key <= {name for join_key in view.join_keys if (name := columns.same(join_key)) is not None}:
-        return Past(none=_reason(columns.table, keys[columns.table], models))
+        return Past(none=_reason(columns.table, keys[columns.table], models), keep=_KEEP_KEY)
     times = (view.event_timestamp, *([view.created_timestamp] if view.created_timestamp else []))
     made_of = [columns.made_of(name) for name in times]
     return Past() if columns.whole and any(parts and parts <= key for parts in made_of) else doubt
@@ -76,6 +91,48 @@ def _reason(table: TableName, key: Sequence[str], models: ModelFiles) -> str:
         else "each full refresh replaces what it was before"
     )
     return f"{table} keeps only the present: its primary key ({', '.join(key)}) is the entity's, and {how}"
+
+
+def _one_row(view: FeatureView, tree: Mapping[str, Any]) -> str | None:
+    """Return what makes a query return one row per entity, if that is plain to see."""
+    if tree["type"] != "SELECT_NODE":
+        return None
+    how, parts = "GROUP BY", tree["group_expressions"] if len(tree["group_sets"]) == 1 else []
+    if not parts:
+        how, parts = "QUALIFY row_number() … = 1", _numbered_within(tree["qualify"])
+    keys = {key.lower() for key in view.join_keys}
+    return how if parts and all(keys & _called(part, tree["select_list"]) for part in parts) else None
+
+
+def _numbered_within(qualify: Mapping[str, Any] | None) -> list[Any]:
+    """Return the PARTITION BY of a QUALIFY that keeps the first row of each part; nothing if it is another one."""
+    if qualify is None or qualify["type"] != "COMPARE_EQUAL" or qualify["left"]["type"] != "WINDOW_ROW_NUMBER":
+        return []
+    first = qualify["right"]["type"] == "VALUE_CONSTANT" and qualify["right"]["literal"]["text"] == "1"
+    return list(qualify["left"]["partitions"]) if first else []
+
+
+def _called(part: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return how the answer of a query calls what it is grouped by: a column, an alias, or a place in the list."""
+    if part["type"] == "VALUE_CONSTANT" and part["literal"]["text"].isdecimal():
+        place = int(part["literal"]["text"])
+        return {_name(item) for item in items[place - 1 : place]}
+    if part["class"] != "COLUMN_REF":
+        return set()
+    column = part["column_names"][-1].lower()
+    found = set()
+    for item in items:
+        if item["class"] == "STAR":
+            found.add(column)
+        elif item["class"] == "COLUMN_REF":
+            found |= {_name(item)} if item["column_names"][-1].lower() == column else set()
+        elif _name(item) == column:
+            found.add(column)
+    return found
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item["alias"] or (item["column_names"][-1] if item["class"] == "COLUMN_REF" else "")).lower()
 
 
 # -- what a SELECT makes of the columns of one table ----------------------------------------------------------------
@@ -134,9 +191,8 @@ def selected(tree: Mapping[str, Any], outer: Mapping[str, Any]) -> Selected | No
             if not _starred(item, below, alias, found):
                 return None
             continue
-        name = item["alias"] or (item["column_names"][-1] if item["class"] == "COLUMN_REF" else "")
-        if name:
-            found.named.setdefault(name.lower(), _computed(item, below, alias))
+        if name := _name(item):
+            found.named.setdefault(name, _computed(item, below, alias))
     return found
 
 

@@ -450,8 +450,7 @@ class _Planner:
         raise DefinitionError(
             known.none,
             where=view.where,
-            hint="Keep its history: put the event's time or id in the primary key, so that new events are added as "
-            'rows. Or accept that the past cannot be asked: history="current".',
+            hint=f'{known.keep} Or accept that the past cannot be asked: history="current".',
         )
 
     def _opened(self) -> Session:

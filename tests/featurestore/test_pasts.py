@@ -79,6 +79,46 @@ def test_a_select_over_a_source_without_a_past_has_none_either(lake: DefinitionL
     assert any('accepted by history="current"' in text for text in plan.notes)
 
 
+@pytest.mark.parametrize(
+    ("source", "how"),
+    [
+        ("select zone, max(seen) as seen, sum(fare) as fare from warehouse.trips group by zone", "GROUP BY"),
+        ("select t.zone, max(seen) as seen, sum(fare) as fare from warehouse.trips t group by t.ZONE", "GROUP BY"),
+        ("select k % 2 as zone, max(seen) as seen, sum(fare) as fare from warehouse.trips group by 1", "GROUP BY"),
+        (
+            "select k % 2 as zone, max(seen) as seen, sum(fare) as fare from (select * exclude (zone) from warehouse.trips) group by zone",
+            "GROUP BY",
+        ),
+        ("from warehouse.trips qualify row_number() over (partition by zone order by k) = 1", "QUALIFY row_number()"),
+        (
+            "select zone, seen, fare from warehouse.trips qualify row_number() over (partition by zone order by k) = 1",
+            "QUALIFY row_number() … = 1",
+        ),
+    ],
+)
+def test_a_select_that_takes_one_row_per_entity_has_no_past(lake: DefinitionLake, source: str, how: str):
+    message = refused(lake, status(source))
+    assert f"feature view 'status': its source keeps only the present: {how}" in message
+    assert "leaves one row per entity\n  Keep its history: give the view all rows." in message
+    plan = lake.apply([status(source, history="current")])
+    assert any('accepted by history="current"' in text for text in plan.notes)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "select zone, seen, sum(fare) as fare from warehouse.trips group by zone, seen",
+        "select zone, max(seen) as seen, sum(fare) as fare from warehouse.trips group by zone, seen::date",
+        "from warehouse.trips qualify row_number() over (partition by zone, seen order by k) = 1",
+        "from warehouse.trips qualify row_number() over (partition by zone order by k) <= 2",
+        "from warehouse.trips qualify row_number() over (partition by zone order by k) = 2 or fare > 0",
+        "select zone, max(seen) as seen, sum(fare) as fare from warehouse.trips group by grouping sets ((zone), (k))",
+    ],
+)
+def test_a_select_that_takes_more_may_have_a_past(lake: DefinitionLake, source: str):
+    lake.apply([status(source)])
+
+
 TWO = Entity("pair", join_keys=["zone", "paid"])
 AGAIN = "select * from s where fare < 0"
 PAIR = """select zone, seen, fare, zone > 1 as paid from warehouse.zone_status"""
@@ -151,5 +191,4 @@ def test_a_key_with_the_event_in_it_has_a_past(lake: DefinitionLake, source: str
         "select zone, max(hour) as hour, sum(fare) as fare from warehouse.hourly group by zone",
         "select * from warehouse.hourly qualify row_number() over (partition by zone order by hour desc) = 1",
     ):
-        (note,) = lake.plan_features([status(last, event_timestamp="hour")]).notes
-        assert "warehouse.hourly keeps only the newest row per zone, hour" in note
+        assert "leaves one row per entity" in refused(lake, status(last, event_timestamp="hour"))

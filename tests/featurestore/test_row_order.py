@@ -30,7 +30,9 @@ def lake(built: Path) -> DefinitionLake:
 
 
 def over(columns: str) -> FeatureView:
-    return replace(DEMAND, source=f"select {columns}", features=[Aggregate("n", "count", windows=["1d"])])
+    return replace(
+        DEMAND, source=f"select {columns}", features=[Aggregate("n", "count", windows=["1d"])], history="current"
+    )
 
 
 def refused(lake: DefinitionLake, view: FeatureView) -> str:
