@@ -22,6 +22,7 @@ __all__ = ["Preview", "as_html", "as_text", "type_name", "unique_names"]
 _NULL = "NULL"
 _CELL = 60  # greatest natural width of a cell
 _NARROW = 8  # text columns are not squeezed below this
+_NAME = 16  # nor are names of columns that can't be squeezed
 _GAP = 2
 
 _SHORT = {"TIMESTAMP WITH TIME ZONE": "timestamptz", "TIME WITH TIME ZONE": "timetz"}
@@ -134,16 +135,20 @@ def _fitted(columns: list[_Column], room: int) -> tuple[list[_Column], list[str]
 
 def _squeezed(columns: list[_Column], room: int) -> list[_Column] | None:
     widths = [column.width for column in columns]
-    least = [
-        max((_width(cell) for cell in column.cells), default=1) if column.rigid else min(_NARROW, column.width)
-        for column in columns
-    ]
+    least = [_least(column) for column in columns]
     while sum(widths) + _GAP * (len(widths) - 1) > room:
         index = max(range(len(widths)), key=lambda i: widths[i] - least[i])
         if widths[index] <= least[index]:
             return None
         widths[index] -= 1
     return [_with_width(column, width) for column, width in zip(columns, widths, strict=True)]
+
+
+def _least(column: _Column) -> int:
+    """Return how narrow a column may become: numbers and times are never cut."""
+    if not column.rigid:
+        return min(_NARROW, column.width)
+    return min(column.width, max([min(_NAME, _width(column.name)), *map(_width, column.cells)]))
 
 
 def _with_width(column: _Column, width: int) -> _Column:

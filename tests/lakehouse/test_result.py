@@ -239,6 +239,14 @@ def test_lines_fit_and_numbers_are_never_cut(width):
     assert width == 200 or "more columns" in lines[-1]
 
 
+def test_names_over_numbers_stay_whole_and_columns_are_left_out():
+    names = [f"from_trips_{i}d" for i in range(10, 25)]
+    lines = result_of(f"select {', '.join(f'{i} as {name}' for i, name in enumerate(names))}").to_text(width=80)
+    shown = lines.splitlines()[0].split()
+    assert shown == names[: len(shown)]
+    assert f"… {len(names) - len(shown)} more columns: {names[len(shown)]}" in lines
+
+
 def test_one_is_no_plural():
     text = result_of("select 123456789012345 as first, 123456789012345 as second").to_text(width=25)
     assert "… 1 more column: second" in text
