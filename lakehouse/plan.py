@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.entries import ModelEntry
-from lakehouse.errors import ModelError, PenstockError, RequestError, near
+from lakehouse.errors import ModelError, PenstockError, ProjectError, RequestError, near
 from lakehouse.markup import html_table
 from lakehouse.model_files import check_sql_directory, model_files
 from lakehouse.settings import Paths, Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lakehouse.models import Contract, Model, Models, Shape
     from lakehouse.session import Session
 
-__all__ = ["Mode", "Plan", "Step", "contract_schema", "make_plan", "quarantine_table"]
+__all__ = ["Mode", "Plan", "Step", "contract_schema", "make_plan", "needs_no_source", "quarantine_table"]
 
 Mode = Literal["full", "incremental", "nothing to do"]
 
@@ -148,6 +148,9 @@ def make_plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = (
     """
     if settings.is_project:
         check_sql_directory(settings.paths.sql, settings.project / Paths().sql)
+    if not catalog.exists and needs_no_source(settings):
+        hint = "A model here needs no source: penstock promote makes the lake. Or land something first: penstock land."
+        raise ProjectError("there is no lake here yet", where=catalog.storage.uri, hint=hint)
     snapshot = catalog.latest()
     if not select and (quick := _nothing_changed(snapshot, settings.paths.sql)) is not None:
         return quick
@@ -161,6 +164,14 @@ def make_plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = (
     parts = (tuple(running[str(m.table)] for m in part if str(m.table) in running) for part in models.components())
     removed = tuple(name for name in snapshot.entry.models if TableName.parse(name) not in models.by_table)
     return Plan(snapshot, steps, tuple(part for part in parts if part), removed)
+
+
+def needs_no_source(settings: Settings) -> bool:
+    """Return whether a project has a model that can run before anything has landed: it makes its rows itself."""
+    from lakehouse.models import load_models
+
+    models = load_models(settings.paths.sql).by_table.values() if settings.is_project else ()
+    return any(not model.needs for model in models)
 
 
 def quarantine_table(table: TableName) -> TableName:

@@ -20,7 +20,7 @@ from lakehouse.entries import ModelEntry
 from lakehouse.errors import GateError, PenstockError, StorageError
 from lakehouse.markup import html_table
 from lakehouse.metadata import Executions
-from lakehouse.plan import Mode, Plan, Step, make_plan, quarantine_table
+from lakehouse.plan import Mode, Plan, Step, make_plan, needs_no_source, quarantine_table
 from lakehouse.settings import Settings
 from lakehouse.sources import Source, read_source
 from lakehouse.types import TableName, utc_text
@@ -133,6 +133,8 @@ def promote(
         If another process published one of the tables meanwhile.
     """
     started = time.monotonic()
+    if not catalog.exists and needs_no_source(settings):
+        catalog.create()
     todo = make_plan(catalog, settings, select=select)
     if todo.is_empty:
         tables = tuple(_unchanged(todo.snapshot, step) for step in todo.steps)

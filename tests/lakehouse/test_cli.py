@@ -226,6 +226,18 @@ def test_a_model_that_is_gone_is_named(project: Path) -> None:
     assert "warehouse.t: its model is gone; the table stays as it is" in text
 
 
+@pytest.mark.parametrize(("reads", "code"), [("select 1 as a", 0), ("select id as a from lake.trips", 1)])
+def test_a_model_that_needs_no_source_runs_before_anything_has_landed(project: Path, reads: str, code: int) -> None:
+    model = project / "sql/warehouse/t.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text(f"create table warehouse.t (a bigint);\ntruncate warehouse.t;\ninsert into warehouse.t {reads};\n")
+    told = run("plan", code=1).stderr
+    assert ("penstock promote makes the lake" in told, "Land something first" in told) == (code == 0, code == 1)
+    result = run("promote", code=code)
+    assert ("good 1" in result.stdout, "Land something first" in result.stderr) == (code == 0, code == 1)
+    assert Lake(project).catalog.exists == (code == 0)
+
+
 @pytest.mark.parametrize("name", list(cli.commands))
 def test_help_shows_an_example(name: str) -> None:
     assert f"Example:  penstock {name}" in run(name, "--help").stdout
