@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import extract_tb
@@ -15,7 +16,7 @@ from typing import Self, TypeVar
 from featurestore.definitions import Entity, FeatureService, FeatureView
 from lakehouse.errors import DefinitionError, PenstockError
 
-__all__ = ["Given", "collect", "load_features"]
+__all__ = ["Definition", "Given", "collect", "load_features"]
 
 Definition = Entity | FeatureView | FeatureService
 
@@ -87,14 +88,21 @@ class Given:
         self._called.setdefault((kind, value.name), called)
 
 
-def collect(objects: Sequence[object]) -> Given:
+def collect(objects: Sequence[object] | Definition) -> Given:
     """Return definitions with all that they stand on.
+
+    Parameters
+    ----------
+    objects
+        A list of definitions, or a single one.
 
     Raises
     ------
     DefinitionError
         If an object is none, or two different ones of a kind have one name.
     """
+    if isinstance(objects, _KINDS):
+        objects = [objects]
     if isinstance(objects, str) or not isinstance(objects, Sequence):
         raise DefinitionError(
             f"definitions must be a list, not {type(objects).__name__}", hint="Write [zone, zone_demand, tips]."
@@ -109,13 +117,14 @@ def load_features(path: Path) -> list[Definition]:
     """Run a ``features.py`` in a namespace of its own, and return what it defines.
 
     Module-level definitions count, also inside lists and tuples, with all that they stand on; the order is: entities,
-    views, services. The file's directory is importable while it runs; modules from there are read anew each time.
+    views, services. The file's directory is importable while it runs; modules from there are read anew each time. What
+    it prints goes to stderr.
 
     Raises
     ------
     DefinitionError
-        If there is no such file, if it fails (with file and line), or if two different definitions of a kind have one
-        name.
+        If there is no such file, if it fails (with file and line) or makes a definition without giving it a name, or if
+        two different definitions of a kind have one name.
     """
     try:
         text = path.read_bytes()
@@ -145,19 +154,43 @@ def _run(text: bytes, path: Path) -> dict[str, object]:
     """
     module = ModuleType(_MODULE)
     module.__file__ = str(path)
-    with _Beside(path.parent) as beside:
+    with _Beside(path.parent) as beside, contextlib.redirect_stdout(sys.stderr):
         # Classes that look up their module while they are made, such as dataclasses, find it.
         sys.modules[_MODULE] = module
         try:
-            exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's own file, run for them
+            tree = ast.parse(text, str(path))
+            exec(compile(tree, str(path), "exec"), module.__dict__)  # noqa: S102 - the user's own file, run for them
         except SyntaxError as error:
             file = Path(error.filename) if error.filename else path
             raise DefinitionError(f"syntax error: {error.msg}", where=_place(file, error.lineno)) from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's file raises is its fault
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's file raises is its fault
             raise _failed(error, path, beside) from None
         finally:
             del sys.modules[_MODULE]
+    _refuse_nameless(tree, module.__dict__, path)
     return dict(module.__dict__)
+
+
+def _refuse_nameless(tree: ast.Module, names: Mapping[str, object], path: Path) -> None:
+    """Refuse definitions that are made and dropped, which would otherwise be left out without a word."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+            continue
+        match node.value.func:
+            case ast.Name(id=name):
+                called = names.get(name)
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                called = getattr(names.get(name), attribute, None)
+            case _:
+                called = None
+        for kind in _KINDS:
+            if called is kind:
+                what = f"this {kind.__name__} is made and dropped: it has no name in the file"
+                raise DefinitionError(
+                    what, where=_place(path, node.lineno), hint=f"Give it one: something = {kind.__name__}(…)."
+                )
 
 
 class _Beside:
@@ -207,7 +240,7 @@ def _failed(error: BaseException, path: Path, beside: _Beside) -> DefinitionErro
     if isinstance(error, PenstockError):
         return DefinitionError(error.what, where=f"{place}: {error.where}" if error.where else place, hint=error.hint)
     text = " ".join(str(error).split())
-    hint = "Modules that lie beside the file can be imported." if isinstance(error, ImportError) else None
+    hint = "Modules that lie beside the file can be imported." if isinstance(error, ModuleNotFoundError) else None
     return DefinitionError(f"{type(error).__name__}: {text}" if text else type(error).__name__, where=place, hint=hint)
 
 

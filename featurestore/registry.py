@@ -22,7 +22,7 @@ from featurestore.differences import (
     service_difference,
     view_difference,
 )
-from featurestore.feature_file import Given, collect, load_features
+from featurestore.feature_file import Definition, Given, collect, load_features
 from featurestore.listing import features_list, features_show
 from featurestore.pasts import past
 from featurestore.request import resolve
@@ -255,7 +255,7 @@ def _taken_from(definitions: Definitions, features: Any) -> list[AppliedView] | 
 def plan_definitions(
     snapshot: Snapshot,
     settings: Settings,
-    objects: Sequence[object],
+    objects: Sequence[object] | Definition,
     *,
     prune: bool = False,
     users: Users = _nobody,
@@ -266,7 +266,7 @@ def plan_definitions(
     Parameters
     ----------
     objects
-        Entities, feature views and feature services; what a view or service stands on comes along.
+        Entities, feature views and feature services, or one of them; what a view or service stands on comes along.
     prune
         Remove what is not among them; without it that is kept.
     users
@@ -291,7 +291,7 @@ def plan_definitions(
 def apply_definitions(
     catalog: Catalog,
     settings: Settings,
-    objects: Sequence[object],
+    objects: Sequence[object] | Definition,
     *,
     prune: bool = False,
     users: Users = _nobody,
@@ -325,7 +325,13 @@ def apply_definitions(
 
 
 def _planned(
-    snapshot: Snapshot, settings: Settings, objects: Sequence[object], *, prune: bool, users: Users, holders: Users
+    snapshot: Snapshot,
+    settings: Settings,
+    objects: Sequence[object] | Definition,
+    *,
+    prune: bool,
+    users: Users,
+    holders: Users,
 ) -> tuple[DefinitionPlan, bytes]:
     """Return the plan, and the document that it would publish."""
     old = read_definitions(snapshot)

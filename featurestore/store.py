@@ -15,7 +15,8 @@ from lakehouse.types import AsOf, Clock, utc_now
 
 if TYPE_CHECKING:
     from featurestore.applied import Definitions
-    from featurestore.definitions import Entity, FeatureService, FeatureView, Projection
+    from featurestore.definitions import Projection
+    from featurestore.feature_file import Definition
     from featurestore.generations import Manifest
     from featurestore.materialization import MaterializationReport
     from featurestore.online import OnlineStore
@@ -65,21 +66,19 @@ class FeatureStore:
 
     # -- definitions ------------------------------------------------------------------------------------------------
 
-    def plan(
-        self, objects: Sequence[Entity | FeatureView | FeatureService] | None = None, *, prune: bool = False
-    ) -> DefinitionPlan:
+    def plan(self, objects: Sequence[Definition] | Definition | None = None, *, prune: bool = False) -> DefinitionPlan:
         """Return what `apply` would change. See `featurestore.registry.plan_definitions`.
 
         Parameters
         ----------
         objects
-            Definitions; None takes those of ``features.py``.
+            Definitions, or a single one; None takes those of ``features.py``.
         prune
             Whether those that are applied but not among the objects are to be removed.
         """
         from featurestore.registry import load_features, plan_definitions
 
-        wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
+        wanted = load_features(self.lake.settings.paths.features) if objects is None else objects
         return plan_definitions(
             self.lake.catalog.latest(),
             self.lake.settings,
@@ -89,13 +88,11 @@ class FeatureStore:
             holders=self._served,
         )
 
-    def apply(
-        self, objects: Sequence[Entity | FeatureView | FeatureService] | None = None, *, prune: bool = False
-    ) -> DefinitionPlan:
+    def apply(self, objects: Sequence[Definition] | Definition | None = None, *, prune: bool = False) -> DefinitionPlan:
         """Publish definitions. See `featurestore.registry.apply_definitions`; parameters as for `plan`."""
         from featurestore.registry import apply_definitions, load_features
 
-        wanted = load_features(self.lake.settings.paths.features) if objects is None else list(objects)
+        wanted = load_features(self.lake.settings.paths.features) if objects is None else objects
         return apply_definitions(
             self.lake.catalog, self.lake.settings, wanted, prune=prune, users=self._users_of, holders=self._served
         )

@@ -68,6 +68,7 @@ def test_two_different_ones_of_a_name_are_refused_by_their_names(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("raise BaseException('oh')\n", ["features.py:2: BaseException: oh"]),
         ("x = (\n", ["features.py:2: syntax error"]),
         ("\nx = 1 +\n", ["features.py:3: syntax error"]),
         ("\n\nimport nothing_like_it\n", ["features.py:4: ModuleNotFoundError: No module named 'nothing_like_it'"]),
@@ -82,6 +83,34 @@ def test_faults_have_file_and_line(tmp_path: Path, text: str, words: list[str]):
     message = refused(tmp_path, text)
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("from featurestore import Aggregate, Featur\n", "ImportError: cannot import name 'Featur'"),
+        ("from featurestore.definitions import Duration, nothing\n", "ImportError: cannot import name 'nothing'"),
+    ],
+)
+def test_names_that_a_module_has_not_are_no_missing_modules(tmp_path: Path, text: str, words: str):
+    message = refused(tmp_path, text)
+    assert words in message
+    assert "beside the file" not in message
+
+
+@pytest.mark.parametrize(
+    "text", ["Entity('zone')", "if True:\n  Entity('zone')", "import featurestore as f\nf.Entity('zone')"]
+)
+def test_a_definition_without_a_name_in_the_file_is_refused(tmp_path: Path, text: str):
+    message = refused(tmp_path, f"{text}\n")
+    assert f"features.py:{1 + len(text.splitlines())}: this Entity is made and dropped" in message
+    assert "something = Entity(…)" in message
+    assert loaded(tmp_path, "print(Entity('zone'))\nall = [Entity('zone')]\nall.append(Entity('city'))") != []
+
+
+def test_what_it_prints_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    loaded(tmp_path, "print('hello')\n")
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_bytes_that_are_no_python(tmp_path: Path):
@@ -146,5 +175,6 @@ def test_collecting_objects():
     assert [each.name for each in given.all()] == ["zone", "v", "s"]
     with pytest.raises(DefinitionError, match=r"objects\[1\] is no definition: int"):
         collect([zone, 1])
+    assert collect(view).views == {"v": view}
     with pytest.raises(DefinitionError, match="must be a list"):
-        collect(zone)
+        collect("v")

@@ -289,6 +289,11 @@ def test_a_training_set_does_not_need_its_views_to_be_applied(fresh: OnlineLake)
     assert fresh.another().training_set("mine").reproduce().same
 
 
+def test_a_single_definition_needs_no_list(served: OnlineLake):
+    changed = replace(SUMS, description="words")
+    assert served.store.plan(changed).summary == "changed feature view sums"
+
+
 # -- the whole life of a generation ---------------------------------------------------------------------------------
 
 
