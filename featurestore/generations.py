@@ -15,11 +15,23 @@ from featurestore.instants import micros_text
 from lakehouse.errors import CatalogDamagedError, ConflictError, RequestError
 from lakehouse.sealing import unsealed, with_seal
 
-__all__ = ["AGAIN", "FORMAT", "Manifest", "ViewFile", "check_answering", "check_succession", "published_after", "raced"]
+__all__ = [
+    "AGAIN",
+    "FORMAT",
+    "REBUILD",
+    "Manifest",
+    "ViewFile",
+    "check_answering",
+    "check_succession",
+    "published_after",
+    "published_before",
+    "raced",
+]
 
 FORMAT = 1
 
-AGAIN = "Build it again: penstock materialize --full. Or go back to another generation: penstock online rollback."
+REBUILD = "Build it again: penstock materialize --full."
+AGAIN = f"{REBUILD} Or go back to another generation: penstock online rollback."
 
 # What a store calls its files and generations; nothing of it can leave the store's directory.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
@@ -230,3 +242,21 @@ def published_after(published: Sequence[str], current: str | None, following: st
     """
     others = [id_ for id_ in published if id_ not in (current, following)]
     return (*others, *([current] if current and current != following else []), following)
+
+
+def published_before(published: Sequence[str], current: str) -> str:
+    """Return the generation before the current one, in the order of `published_after`.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    place = published.index(current)
+    if place:
+        return published[place - 1]
+    later = ", ".join(reversed(published[1:]))
+    hint = f"Name one to go to: penstock online rollback ID, where ID is of {later}." if later else None
+    raise RequestError(
+        f"there is no generation before {current}", hint=hint or "It is the only one: penstock materialize builds more."
+    )

@@ -76,7 +76,7 @@ def decoded(
         return msgspec.convert(head, kind), head
     # RecursionError: brackets without end; ValueError: bytes that are no UTF-8.
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise CatalogDamagedError(f"{what} cannot be read: {error}", where=where, hint=hint) from error
+        raise CatalogDamagedError(f"{what} is damaged: it cannot be read", where=where, hint=hint) from error
 
 
 def unsealed(

@@ -127,12 +127,15 @@ class OnlineStore(Protocol):
         Raises
         ------
         CatalogDamagedError
-            If its manifest or the pointer is not what was written.
+            If its manifest or the pointer is not what was written, or missing.
         """
         ...
 
     def generations(self) -> list[Manifest]:
-        """Return all published generations that can be read, newest first; what `collect` deleted is gone."""
+        """Return all published generations that can be read, newest first; what `collect` deleted is gone.
+
+        Where the pointer is damaged or missing, these are all generations that there are.
+        """
         ...
 
     def open(self, manifest: Manifest, views: Iterable[str] | None = None) -> Reader:

@@ -8,7 +8,8 @@
     views/<view>-<ulid>.lmdb   immutable files, see `featurestore.online.lmdb`
 
 The pointer also lists what was published, in order: a manifest whose writer was killed before the flip is not in the
-list, and so was never published.
+list, and so was never published. An empty pointer comes before the first manifest, so that a pointer that is missing
+beside manifests was lost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from featurestore.generations import AGAIN, FORMAT, Manifest
+from featurestore.generations import AGAIN, FORMAT, REBUILD, Manifest
 from lakehouse.errors import CatalogDamagedError, PenstockError, StorageError
 from lakehouse.sealing import unsealed, with_seal
 
@@ -51,7 +52,7 @@ class Directory:
         self._generations = self.path / "generations"
         self._pointer_path = self.path / "CURRENT"
         self._pointer_name = str(self._pointer_path)  # a Path would be turned into text at every look
-        self._pointer: tuple[_Mark, Pointer] | None = None
+        self._pointer: tuple[_Mark, Pointer | None] | None = None
         self._manifests: dict[str, Manifest] = {}
 
     @contextlib.contextmanager
@@ -79,11 +80,12 @@ class Directory:
         Raises
         ------
         CatalogDamagedError
-            If its content is not what was written.
+            If its content is not what was written, or it is missing though there are generations.
         """
         try:
             state = os.stat(self._pointer_name)  # noqa: PTH116 - this runs before every lookup
         except FileNotFoundError:
+            self._check_unpublished()
             return None
         known = self._pointer
         if known is not None and known[0] == (state.st_ino, state.st_mtime_ns, state.st_size):
@@ -93,16 +95,32 @@ class Directory:
                 state = os.fstat(file.fileno())
                 pointer = self._parsed(file.read())
         except FileNotFoundError:
+            self._check_unpublished()
             return None
         self._pointer = ((state.st_ino, state.st_mtime_ns, state.st_size), pointer)
         return pointer
 
-    def _parsed(self, data: bytes) -> Pointer:
-        where, hint = str(self._pointer_path), "Name a generation to go to: penstock online rollback ID."
-        pointer = unsealed(data, Pointer, reads=FORMAT, what="the pointer", where=where, hint=hint)
-        if pointer.current not in pointer.published:
-            raise CatalogDamagedError("the pointer is damaged: it points to nothing", where=where, hint=hint)
-        return pointer
+    def _check_unpublished(self) -> None:
+        """Make sure that nothing was published yet."""
+        # The second look is for a writer that has just begun.
+        if self.rebuilt().published and not self._pointer_path.exists():
+            raise self._lost("the pointer to the generation that is served is missing, though there are generations")
+
+    def _parsed(self, data: bytes) -> Pointer | None:
+        try:
+            pointer = unsealed(data, Pointer, reads=FORMAT, what="the pointer", where=str(self._pointer_path))
+        except CatalogDamagedError as error:
+            raise self._lost(error.what) from error
+        if pointer.current in pointer.published:
+            return pointer
+        if pointer.current or pointer.published:
+            raise self._lost("the pointer is damaged: it points to nothing")
+        return None
+
+    def _lost(self, what: str) -> CatalogDamagedError:
+        known = ", ".join(reversed(self.rebuilt().published))
+        back = f" Or name a generation to go to: penstock online rollback ID, where ID is of {known}." if known else ""
+        return CatalogDamagedError(what, where=str(self._pointer_path), hint=REBUILD + back)
 
     def current(self) -> Manifest | None:
         """Return the current generation.
@@ -150,6 +168,10 @@ class Directory:
     def put_manifest(self, manifest: Manifest) -> None:
         """Write a manifest, durably. Nobody looks at it before the pointer lists it."""
         _write(self._manifest_path(manifest.id), manifest.to_bytes())
+
+    def begin(self) -> None:
+        """Write an empty pointer, before the first manifest."""
+        self.flip(Pointer("", ()))
 
     def flip(self, pointer: Pointer) -> None:
         """Replace the pointer, durably."""

@@ -21,7 +21,15 @@ import lmdb
 import msgspec
 
 from featurestore.codec.buffers import as_binary
-from featurestore.generations import AGAIN, Manifest, ViewFile, check_succession, published_after, raced
+from featurestore.generations import (
+    REBUILD,
+    Manifest,
+    ViewFile,
+    check_succession,
+    published_after,
+    published_before,
+    raced,
+)
 from featurestore.online import Batch, Written
 from featurestore.online.directory import Directory, Pointer, sync_directory
 from featurestore.online.loading import load
@@ -118,6 +126,8 @@ class LmdbStore:
                 check_succession(self._directory.current(), manifest)
             for view in manifest.views.values():
                 self._check_present(view)
+            if pointer is None:
+                self._directory.begin()
             self._directory.put_manifest(manifest)
             self._failpoint("manifest")
             self._directory.flip(Pointer(manifest.id, published_after(published, found, manifest.id)))
@@ -136,7 +146,7 @@ class LmdbStore:
 
     def generations(self) -> list[Manifest]:
         """Return the published generations, newest first. See `OnlineStore.generations`."""
-        pointer = self._directory.pointer()
+        pointer = self._pointer(mend=True)
         found = []
         for id_ in reversed(pointer.published if pointer else ()):
             with contextlib.suppress(CatalogDamagedError):
@@ -149,14 +159,15 @@ class LmdbStore:
             pointer = self._pointer(mend=to is not None)
             if pointer is None:
                 raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
-            target = _before(pointer) if to is None else to
+            target = published_before(pointer.published, pointer.current) if to is None else to
             if target not in pointer.published:
                 raise RequestError(
                     f"there is no generation {target}", hint=near(target, pointer.published, what="generations")
                 )
             manifest = self._directory.manifest(target, fresh=True)
             for view in manifest.views.values():
-                verify(self._path(view), view.size, view.sha256)
+                with self._advising(view):
+                    verify(self._path(view), view.size, view.sha256)
             self._directory.flip(msgspec.structs.replace(pointer, current=target, sha256=""))
         return manifest
 
@@ -210,7 +221,8 @@ class LmdbStore:
         try:
             for name in manifest.views if views is None else views:
                 view = _view(manifest, name)
-                files[name] = acquire(self._path(view), view.size, view.sha256)
+                with self._advising(view):
+                    files[name] = acquire(self._path(view), view.size, view.sha256)
         except BaseException as error:
             for mapped in files.values():
                 release(mapped)
@@ -224,6 +236,20 @@ class LmdbStore:
     def close(self) -> None:
         """Let go of what was written but not published. See `OnlineStore.close`."""
         _close_all(self._unpublished)
+
+    @contextlib.contextmanager
+    def _advising(self, view: ViewFile) -> Iterator[None]:
+        """Add to the error of a damaged file the generation that has another one, if there is such a generation."""
+        try:
+            yield
+        except CatalogDamagedError as error:
+            others = [manifest.id for manifest in self.generations() if view.file not in manifest.files]
+            to = (
+                f" Or go back to a generation with another file: penstock online rollback {others[0]}."
+                if others
+                else ""
+            )
+            raise CatalogDamagedError(error.what, where=error.where, hint=REBUILD + to) from error
 
     def _is_collected(self, manifest: Manifest) -> bool:
         pointer = self._directory.pointer()
@@ -256,7 +282,7 @@ class LmdbStore:
         size = path.stat().st_size if path.exists() else None
         if size != view.size:
             what = "is missing" if size is None else f"has {size:,} bytes where {view.size:,} were written"
-            raise CatalogDamagedError(f"the file {what}", where=str(path), hint=AGAIN)
+            raise CatalogDamagedError(f"the file {what}", where=str(path), hint=REBUILD)
 
 
 class LmdbReader:
@@ -317,13 +343,6 @@ def _unknown_view(manifest: Manifest, name: str) -> RequestError:
     return RequestError(
         f"generation {manifest.id} has no view {name!r}", hint=near(name, manifest.views, what="online views")
     )
-
-
-def _before(pointer: Pointer) -> str:
-    place = pointer.published.index(pointer.current)
-    if place == 0:
-        raise RequestError(f"there is no generation before {pointer.current}", hint="Name one to go to.")
-    return pointer.published[place - 1]
 
 
 def _release_all(files: dict[str, Mapped]) -> None:

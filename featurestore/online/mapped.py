@@ -15,7 +15,7 @@ from typing import Any
 
 import lmdb
 
-from featurestore.generations import AGAIN
+from featurestore.generations import REBUILD
 from lakehouse.errors import CatalogDamagedError, StorageError
 
 __all__ = ["Mapped", "acquire", "environment_path", "release", "verify"]
@@ -61,7 +61,7 @@ class Mapped:
             self._transaction = self._environment.begin()
         except lmdb.Error as error:
             raise CatalogDamagedError(
-                f"the file cannot be opened: {error}", where=str(self._path), hint=AGAIN
+                "the file is damaged: it cannot be opened", where=str(self._path), hint=REBUILD
             ) from error
         self.get = self._transaction.get
 
@@ -144,7 +144,7 @@ def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        raise CatalogDamagedError("the file is missing", where=str(path), hint=AGAIN) from None
+        raise CatalogDamagedError("the file is missing", where=str(path), hint=REBUILD) from None
     except OSError as error:
         raise StorageError(f"cannot read here: {error.strerror or error}", where=str(path)) from error
 
@@ -153,7 +153,7 @@ def _check(descriptor: int, path: Path, size: int, sha256: str, *, again: bool =
     state = os.fstat(descriptor)
     if state.st_size != size:
         raise CatalogDamagedError(
-            f"the file has {state.st_size:,} bytes where {size:,} were written", where=str(path), hint=AGAIN
+            f"the file has {state.st_size:,} bytes where {size:,} were written", where=str(path), hint=REBUILD
         )
     mark = (state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
     if _verified.get(mark) == sha256 and not again:
@@ -162,7 +162,7 @@ def _check(descriptor: int, path: Path, size: int, sha256: str, *, again: bool =
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         _verified.pop(mark, None)
-        raise CatalogDamagedError("the file is damaged: it does not match its hash", where=str(path), hint=AGAIN)
+        raise CatalogDamagedError("the file is damaged: it does not match its hash", where=str(path), hint=REBUILD)
     if len(_verified) > _REMEMBERED:
         _verified.clear()
     _verified[mark] = sha256

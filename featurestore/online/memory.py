@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from featurestore.codec.buffers import as_binary
-from featurestore.generations import AGAIN, Manifest, ViewFile, check_succession, published_after, raced
+from featurestore.generations import (
+    REBUILD,
+    Manifest,
+    ViewFile,
+    check_succession,
+    published_after,
+    published_before,
+    raced,
+)
 from featurestore.online import Batch, Written
 from featurestore.online.loading import in_order
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError, near
@@ -110,7 +118,7 @@ class MemoryStore:
         try:
             return self._files[view.file]
         except KeyError:
-            raise CatalogDamagedError("the file is missing", where=view.file, hint=AGAIN) from None
+            raise CatalogDamagedError("the file is missing", where=view.file, hint=REBUILD) from None
 
     def rollback(self, to: str | None = None) -> Manifest:
         """Make an earlier generation current again. See `OnlineStore.rollback`."""
@@ -118,10 +126,7 @@ class MemoryStore:
             if self._current is None:
                 raise RequestError("there is no online generation yet", hint="Build one: penstock materialize")
             if to is None:
-                place = self._published.index(self._current)
-                if place == 0:
-                    raise RequestError(f"there is no generation before {self._current}", hint="Name one to go to.")
-                to = self._published[place - 1]
+                to = published_before(self._published, self._current)
             if to not in self._published:
                 raise RequestError(f"there is no generation {to}", hint=near(to, self._published, what="generations"))
             self._current = to

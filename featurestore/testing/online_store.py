@@ -260,8 +260,9 @@ class OnlineStoreContract:
         assert store.rollback().id == "B"
         assert store.current() == manifests["B"]
         assert store.rollback() == manifests["A"]
-        with pytest.raises(RequestError, match="before A"):
+        with pytest.raises(RequestError, match="before A") as raised:
             store.rollback()
+        assert "penstock online rollback ID, where ID is of C, B." in str(raised.value)
         with pytest.raises(RequestError, match="no generation X"):
             store.rollback("X")
         assert store.rollback("C").id == "C"
@@ -271,6 +272,12 @@ class OnlineStoreContract:
         assert store.rollback().id == "A"
         with closing(store.open(manifests["A"])) as reader:
             assert reader.get("zone", b"k") == b"A"
+
+    def test_there_is_no_way_back_from_the_only_one(self, store: OnlineStore) -> None:
+        """And that is said."""
+        store.publish(generation(store, {"zone": {}}, id_="A"), expected=None)
+        with pytest.raises(RequestError, match="before A\n  It is the only one: penstock materialize"):
+            store.rollback()
 
     def test_collecting_keeps_the_newest_and_the_current(self, store: OnlineStore) -> None:
         """And what is written but not published yet."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 sys.path.append(str(Path(__file__).parent))
 
-from online_lake import CITY, NOON, OnlineLake, city
+from online_lake import CITY, NOON, STATE, SUMS, TOWN, OnlineLake, city
 
 from featurestore.cli import cli
+from featurestore.definitions import FeatureService
 from featurestore.materialization import MaterializationReport
 from lakehouse.errors import CatalogDamagedError
 
@@ -127,3 +129,87 @@ def test_damage_that_comes_with_a_flip_stops_nobody_else(lake: OnlineLake):
     other.materialize(at=NOON)
     damage(lake, "state")
     assert ask(store, ["town:trips"])["trips"] == [5, 5]
+
+
+# -- the pointer and the manifests ----------------------------------------------------------------------------------
+
+
+def run(lake: OnlineLake, *arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, [*arguments, "--project", str(lake.root / "lake")])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def status(lake: OnlineLake, code: int = 0) -> tuple[dict[str, bool], str]:
+    """Return the generations of `penstock online status` and whether they are served, and what it complains of."""
+    result = run(lake, "online", "status", "--format", "json", code=code)
+    return {row["generation"]: row["served"] for row in json.loads(result.stdout)}, result.stderr
+
+
+@pytest.fixture
+def two(lake: OnlineLake) -> tuple[str, str]:
+    """Two generations, the older one first; they share files."""
+    lake.append(city((-6, 170)), table=CITY)
+    first = lake.store.online.current_id()
+    assert first is not None
+    return first, lake.store.materialize(at=NOON).generation
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"{"])
+def test_generations_without_their_pointer_are_listed_and_served_by_name(
+    lake: OnlineLake, two: tuple[str, str], content: bytes | None
+):
+    pointer = lake.directory / "CURRENT"
+    if content is None:
+        pointer.unlink()
+    else:
+        pointer.write_bytes(content)
+    listed, said = status(lake, code=1)
+    assert listed == {two[0]: False, two[1]: False}
+    arguments = ["--at", "2024-01-02T12:00:00Z"]
+    for told in (
+        said,
+        run(lake, "online", "get", "town:trips", *arguments, code=1).stderr,
+        run(lake, "online", "rollback", code=1).stderr,
+        run(lake, "materialize", *arguments, code=1).stderr,
+    ):
+        assert f"error: {pointer}: the pointer " in told
+        assert f"penstock online rollback ID, where ID is of {two[1]}, {two[0]}." in told
+    run(lake, "online", "rollback", two[1])
+    assert status(lake) == ({two[0]: False, two[1]: True}, "")
+    assert lake.state()["trips"] == 170
+
+
+@pytest.mark.parametrize("damage", [None, b"\xff\xfe", b"{}"])
+def test_status_says_that_the_served_generation_is_damaged(
+    lake: OnlineLake, two: tuple[str, str], damage: bytes | None
+):
+    path = lake.directory / f"generations/{two[1]}.json"
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    listed, said = status(lake, code=1)
+    assert listed == {two[0]: False}
+    assert f"error: {path}: generation {two[1]} is " in said
+    assert "penstock materialize --full" in said
+    run(lake, "online", "rollback")
+    assert status(lake) == ({two[0]: True}, "")
+
+
+def test_status_of_nothing_that_can_be_read(lake: OnlineLake):
+    for path in (lake.directory / "generations").iterdir():
+        path.write_bytes(b"{}")
+    result = run(lake, "online", "status", code=1)
+    assert result.stdout == "No generation that can be read.\n"
+    assert "penstock materialize --full" in result.stderr
+
+
+def test_status_lists_a_generation_without_views(lake: OnlineLake):
+    off = [replace(view, online=False) for view in (STATE, SUMS, TOWN)]
+    lake.store.apply([*off, FeatureService("tips", features=off)])
+    served = lake.store.materialize(at=NOON).generation
+    rows = json.loads(run(lake, "online", "status", "--format", "json").stdout)
+    assert (rows[0]["generation"], rows[0]["served"], rows[0]["view"]) == (served, True, None)
+    assert served in run(lake, "online", "status").stdout
+    assert "no feature view is online" in run(lake, "online", "get", "town:trips", code=1).stderr

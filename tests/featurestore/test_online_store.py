@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import lmdb
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from featurestore.generations import Manifest
 from featurestore.online import OnlineStore, Reader
+from featurestore.online.directory import Pointer
 from featurestore.online.lmdb import LmdbStore
 from featurestore.online.memory import MemoryStore
 from featurestore.testing.online_store import OnlineStoreContract, generation, written
@@ -257,7 +260,7 @@ def test_a_damaged_file_is_found_when_it_is_opened(root: Path, store: LmdbStore,
         store.open(second)
     assert path.name in str(raised.value)
     assert "penstock materialize --full" in str(raised.value)
-    assert "penstock online rollback" in str(raised.value)
+    assert "penstock online rollback A." in str(raised.value)
     assert [path.name in str(error) for error in store.check()] == [True]
     # The other view, and the other generation, go on.
     reader = store.open(second, ["other"])
@@ -268,6 +271,29 @@ def test_a_damaged_file_is_found_when_it_is_opened(root: Path, store: LmdbStore,
     with pytest.raises(CatalogDamagedError):
         store.rollback("B")
     assert store.current() == first
+
+
+def test_the_way_out_of_a_file_that_all_share_is_to_build_it_again(root: Path, store: LmdbStore) -> None:
+    (first,) = publish(store, "A")
+    shared = {"other": first.views["other"]}
+    store.publish(generation(store, {"zone": {b"k": b"B"}}, id_="B", reused=shared), expected="A")
+    second = store.current()
+    assert second is not None
+    flip(path_of(root, second, "other"), -100)
+    for ask in (lambda: store.open(second), lambda: store.open(first), store.rollback, lambda: store.rollback("B")):
+        with pytest.raises(CatalogDamagedError) as raised:
+            ask()
+        assert "penstock materialize --full" in str(raised.value)
+        assert "rollback" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b'{"id":"B"}', b"null"])
+def test_a_manifest_that_is_none_is_told_in_plain_words(root: Path, store: LmdbStore, content: bytes) -> None:
+    publish(store, "A", "B")
+    (root / "generations" / "B.json").write_bytes(content)
+    with pytest.raises(CatalogDamagedError, match="generation B is damaged") as raised:
+        LmdbStore(root).current()
+    assert not re.search("codec|JSON|Object|byte", str(raised.value))
 
 
 @pytest.mark.parametrize("place", [0, 3, 20, -20, -2])
@@ -302,20 +328,29 @@ def test_a_missing_manifest_is_replaced_by_force(root: Path, store: LmdbStore) -
     assert fresh.current() == third
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"current":"A"}', b"\xff\xfe", None])
-def test_a_damaged_pointer_is_mended_by_name(root: Path, store: LmdbStore, content: bytes | None) -> None:
-    first, _ = publish(store, "A", "B")
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 100_000, b'{"current":"A"}', b"\xff\xfe", "another", "nothing", "missing"]
+)
+def test_a_damaged_pointer_is_mended_by_name(root: Path, store: LmdbStore, content: bytes | str) -> None:
+    first, second = publish(store, "A", "B")
     pointer = root / "CURRENT"
-    if content is None:
+    if content == "another":
         pointer.write_bytes(pointer.read_bytes().replace(b'"current":"B"', b'"current":"A"'))
+    elif content == "nothing":
+        pointer.write_bytes(msgspec.json.encode(with_seal(Pointer("C", ("A", "B")))))
+    elif content == "missing":
+        pointer.unlink()
     else:
         pointer.write_bytes(content)
     fresh = LmdbStore(root)
-    for ask in (fresh.current, fresh.current_id, fresh.generations, fresh.rollback, lambda: fresh.collect(1)):
+    for ask in (fresh.current, fresh.current_id, fresh.rollback, lambda: fresh.collect(1)):
         with pytest.raises(CatalogDamagedError) as raised:
             ask()
-        assert "CURRENT" in str(raised.value)
+        assert "CURRENT: the pointer " in str(raised.value)
+        assert "penstock online rollback ID, where ID is of B, A." in str(raised.value)
+        assert not re.search("codec|JSON|Object|byte", str(raised.value))
     assert len(fresh.check()) == 1
+    assert fresh.generations() == [second, first]
     assert fresh.rollback("A") == first
     assert store.current() == fresh.current() == first
     pointer.write_bytes(b"")
@@ -327,10 +362,6 @@ def test_a_damaged_pointer_is_mended_by_name(root: Path, store: LmdbStore, conte
 
 
 def test_a_newer_pointer_is_refused(root: Path, store: LmdbStore) -> None:
-    import msgspec
-
-    from featurestore.online.directory import Pointer
-
     publish(store, "A")
     newer = Pointer("A", ("A",), min_reader=9)
     (root / "CURRENT").write_bytes(msgspec.json.encode(with_seal(newer)))
@@ -440,6 +471,20 @@ rows = {n.to_bytes(4): b"new" for n in range(1, 1000)}
 manifest = generation(store, {"zone": rows | {b"k": b"B"}}, id_="B")
 store.publish(manifest, expected="A")
 """
+
+
+@pytest.mark.parametrize(("point", "current"), [("written", None), ("manifest", None), ("flipped", "B")])
+def test_the_first_writer_may_be_killed_anywhere(root: Path, store: LmdbStore, point: str, current: str | None) -> None:
+    code = WRITER.replace('expected="A"', "expected=None")
+    done = subprocess.run([sys.executable, "-c", code, root, point], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert store.current_id() == current
+    assert [manifest.id for manifest in store.generations()] == [current] * (current is not None)
+    publish(store, "C")
+    assert store.current_id() == "C"
+    store.collect(1)
+    assert store.check() == []
+    assert {path.stem for path in (root / "generations").iterdir()} == {"C"}
 
 
 @pytest.mark.parametrize(("point", "current"), [("written", "A"), ("manifest", "A"), ("flipped", "B")])
