@@ -394,10 +394,19 @@ class _Reader:
                 sql=self._project / paths.sql.expanduser(), features=self._project / paths.features.expanduser()
             ),
             resources=self._budget(resources),
-            online=OnlineSettings(path=self._project / online.path.expanduser()),
+            online=self._online(online, document.get("online", {})),
             sql=sql,
             sources={name: self._source(name, content) for name, content in sources.items()},
         )
+
+    def _online(self, online: OnlineSettings, content: dict[str, Any]) -> OnlineSettings:
+        hint = "Name a directory of its own on this machine, e.g. .penstock/_online."
+        if _SCHEME.match(content.get("path", "")):
+            raise self._error("online.path", f"{content['path']!r} is no directory of this machine", hint)
+        path = self._project / online.path.expanduser()
+        if path == self._project:
+            raise self._error("online.path", "is the project's own directory", hint)
+        return OnlineSettings(path=path)
 
     def _source(self, name: str, content: dict[str, Any]) -> SourceSettings:
         path = f"sources.{name}"

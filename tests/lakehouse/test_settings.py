@@ -120,6 +120,13 @@ def test_settings_cannot_be_changed(project):
         ("sources.a = 'x.csv'", "penstock.toml: sources.a must be a table, [sources.a]; None"),
         ("[lake]\nuri = 3", "penstock.toml: [lake] uri: expected str, got int; None"),
         ("[lake]\nuri = ''", "penstock.toml: [lake] uri: is empty; Name a directory or a URI."),
+        (
+            "[online]\npath = 's3://bucket/x'",
+            "penstock.toml: [online] path: 's3://bucket/x' is no directory of this machine; Name a directory",
+        ),
+        ("[online]\npath = 'file:///x'", "penstock.toml: [online] path: 'file:///x' is no directory of this machine;"),
+        ("[online]\npath = ''", "penstock.toml: [online] path: is the project's own directory; Name a directory"),
+        ("[online]\npath = './.'", "penstock.toml: [online] path: is the project's own directory; Name a directory"),
         ("[lake]\nprotected = 'yes'", "penstock.toml: [lake] protected: expected bool, got str; Allowed: true, false."),
         (
             "[sources.a]\nheader = 'no'",
