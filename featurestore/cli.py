@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakehouse import rendering
-from lakehouse.cli import cli, command
+from lakehouse.cli import VERDICT, cli, command
 from lakehouse.errors import CatalogDamagedError, DefinitionError, RequestError
 from lakehouse.types import plural
 
@@ -389,9 +389,10 @@ def _verify(
     wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     report = store.verify(wanted, sample=sample, seed=seed)
     rows = [_mismatch_row(mismatch) for mismatch in report.mismatches]
+    context.meta[VERDICT] = 0 if report.same else 1
     _print(report, report.text(), rows, form, columns=_MISMATCH_COLUMNS)
-    if not report.same:
-        context.exit(1)
+    sys.stdout.flush()
+    context.exit(context.meta[VERDICT])
 
 
 _MISMATCH_COLUMNS = ("feature", "entity", "at", "online", "online_status", "offline", "offline_status")

@@ -18,7 +18,7 @@ from featurestore.pit import is_dated
 from featurestore.request import Asked, resolve
 from featurestore.retrieval import retrieve
 from featurestore.statuses import STATUSES
-from lakehouse.errors import ConflictError
+from lakehouse.errors import ConflictError, RequestError
 from lakehouse.session import Session
 from lakehouse.types import plural, quote
 
@@ -166,9 +166,13 @@ def verify(
 
     Raises
     ------
+    RequestError
+        If the sample is of less than one lookup.
     ConflictError
         If another generation is published meanwhile.
     """
+    if sample < 1:
+        raise RequestError(f"a sample of {sample} lookups compares nothing: sample must be at least 1")
     views = {name: file.view for name, file in manifest.views.items()}
     asked = resolve(projections, views, full_feature_names=True)
     chance = random.Random(seed)  # noqa: S311 - a sample, no secret

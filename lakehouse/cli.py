@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from lakehouse.lake import Lake, TableInfo
     from lakehouse.result import QueryResult
 
-__all__ = ["cli", "command"]
+__all__ = ["VERDICT", "cli", "command"]
+
+VERDICT = f"{__name__}.verdict"
+"""Where a command says in the context's ``meta``, before it prints, what it exits with even if nobody reads on."""
 
 _BUG = 1
 _INTERRUPTED = 130
@@ -41,7 +44,7 @@ class _Group(click.Group):
         except BrokenPipeError:
             # Whoever read us has gone; the flush at exit must not complain about it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
+            ctx.exit(ctx.meta.get(VERDICT, 0))
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             click.echo(f"error: {place}{error.strerror or error}", err=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -192,6 +194,25 @@ def test_the_command_fails_and_names_entity_instant_feature_and_both_values(forg
         mismatch.items() for mismatch in report["mismatches"] if mismatch["feature"] == "sums__rides_1d"
     )
     assert CliRunner().invoke(cli, ["verify", "state:fare", *project]).exit_code == 0
+
+
+@pytest.mark.parametrize(("features", "code"), [("tips", 1), ("state:fare", 0)])
+def test_the_command_fails_also_where_nobody_reads_on(forged: OnlineLake, features: str, code: int):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from featurestore.cli import main; main()", "verify", features]
+    ran = subprocess.run(
+        [*command, "--format", "csv", "--project", forged.root / "lake"],
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (code, "")
+
+
+@pytest.mark.parametrize("sample", [0, -1])
+def test_a_sample_is_of_one_lookup_at_least(lake: OnlineLake, sample: int):
+    with pytest.raises(RequestError, match="sample must be at least 1"):
+        lake.store.verify("tips", sample=sample)
 
 
 def test_as_csv_there_is_a_header_where_all_is_the_same(lake: OnlineLake):
