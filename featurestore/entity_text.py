@@ -44,7 +44,10 @@ def entity_rows(texts: Sequence[str], types: Mapping[str, str]) -> list[dict[str
     rows = max([len(column) for column in values.values()], default=1)
     for key, column in values.items():
         if len(column) not in (1, rows):
-            raise RequestError(f"{key} has {len(column)} values, another key has {rows}")
+            raise RequestError(
+                f"{key} has {len(column)} values, another key has {rows}",
+                hint="Name each key equally often, or once where its value counts for all.",
+            )
     return [{key: column[row if len(column) > 1 else 0] for key, column in values.items()} for row in range(rows)]
 
 
@@ -54,7 +57,8 @@ def _typed(key: str, text: str, type_: str) -> Any:
     try:
         return _PARSERS.get(type_, _decimal)(text)
     except (ValueError, KeyError, RequestError):
-        raise RequestError(f"{key}: {text!r} is not of type {type_}") from None
+        written = _WRITTEN.get(type_, "digits alone, as 132" if type_ in _PARSERS else "digits with a point, as 1.50")
+        raise RequestError(f"{key}: {text!r} is not of type {type_}", hint=f"Write it in {written}.") from None
 
 
 def _integer(text: str) -> int:
@@ -80,6 +84,14 @@ def _local(text: str) -> dt.datetime:
 
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?\Z|[+-]?\.[0-9]+\Z")
+
+_WRITTEN = {
+    "BOOLEAN": "one word, as true or false",
+    "BLOB": "pairs of hexadecimal digits, as 00ff",
+    "DATE": "the form 2026-11-23",
+    "TIMESTAMP": "the form 2026-11-23T15:04:05, without a zone",
+    "TIMESTAMP WITH TIME ZONE": "the form 2026-11-23T15:04:05Z",
+}
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "BOOLEAN": lambda text: {"true": True, "false": False}[text.lower()],

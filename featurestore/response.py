@@ -13,7 +13,7 @@ from featurestore.instants import micros_text
 from featurestore.request import status_names
 from featurestore.statuses import NOT_FOUND, NULL, PRESENT, STATUSES
 from lakehouse.errors import RequestError
-from lakehouse.types import Clock, parse_instant, utc_text
+from lakehouse.types import Clock, parse_instant, printable, utc_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ class Stamp:
         return {"generation": self.generation, "snapshot": self.snapshot, "at": self.at, "age": round(self.age, 3)}
 
     def __str__(self) -> str:
-        return f"generation {self.generation} of snapshot {self.snapshot}, {self.age:,.0f} s old, as of {self.at}"
+        return f"generation {self.generation} of snapshot {self.snapshot}, {_age(self.age)} old, as of {self.at}"
 
     __repr__ = __str__
 
@@ -285,14 +285,14 @@ class OnlineFeatures:
     def lines(self) -> list[str]:
         """Return the answer as text: one line per feature, one column per entity, and the stamp."""
         shown = min(len(self), _SHOWN)
-        heads = [[name, *map(_text, values[:shown])] for name, values in self._entities.items()]
+        heads = [[printable(name), *map(_text, values[:shown])] for name, values in self._entities.items()]
         rows = [
             [name, *(_cell(value, code) for value, code in zip(values[:shown], codes[:shown], strict=True))]
             for name, values, codes in self._columns()
         ]
         widths = [max(len(row[place]) for row in (*heads, *rows)) for place in range(shown + 1)]
-        ruled = ["─" * width for width in widths]
-        lines = [_aligned(row, widths) for row in (*heads, ruled, *rows)]
+        ruled = [["─" * width for width in widths]] if heads else []
+        lines = [_aligned(row, widths) for row in (*heads, *ruled, *rows)]
         if len(self) > shown:
             more = len(self) - shown
             lines.append(f"… and {more:,} more {'entity' if more == 1 else 'entities'}")
@@ -303,6 +303,13 @@ class OnlineFeatures:
 
     def _repr_html_(self) -> str:
         return f"{self.result()._repr_html_()}<p><small>{html.escape(str(self.stamp))}</small></p>"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _key_array(values: Sequence[Any], type_: str) -> pa.Array:
@@ -369,5 +376,5 @@ def _cell(value: Any, code: int) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         return utc_text(value)
-    text = "null" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)
+    text = printable("null" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value))
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"

@@ -230,9 +230,8 @@ class _Request:
                 )
         for key in self._keys:
             if key not in columns:
-                raise RequestError(
-                    f"entity_rows have no {key!r}", hint=near(key, columns, what="columns given") if columns else None
-                )
+                given = near(key, columns, what="columns given") if columns else "None of the keys was given."
+                raise RequestError(f"entity_rows have no {key!r}", hint=f"{given} Keys: {', '.join(self._keys)}.")
         if columns and len(self._shapes) < _SHAPES:
             self._shapes.add(tuple(columns))
 

@@ -17,6 +17,7 @@ __all__ = [
     "new_ulid",
     "parse_instant",
     "plural",
+    "printable",
     "quote",
     "quote_literal",
     "utc_now",
@@ -41,7 +42,7 @@ def utc_now() -> dt.datetime:
 
 def utc_text(instant: dt.datetime) -> str:
     """Return ``2026-11-23T15:04:05.123456Z``: always six digits, always Z, so that text order is time order."""
-    return instant.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{instant.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_instant(text: str) -> dt.datetime:
@@ -67,6 +68,13 @@ def parse_instant(text: str) -> dt.datetime:
 def plural(count: int, noun: str) -> str:
     """Return ``1 file`` or ``1,234 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Escape what would move the cursor, change colours or break the line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quote(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakehouse.types import plural
+from lakehouse.types import plural, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +113,7 @@ def _columns(preview: Preview) -> list[_Column]:
     for index, (name, kind) in enumerate(zip(preview.schema.names, preview.types, strict=True)):
         numeric = kind in _NUMERIC or kind.startswith("DECIMAL") or kind in ("FLOAT", "DOUBLE", "UHUGEINT", "BIGNUM")
         cells = [_cell(row[index]) for row in preview.rows]
-        shown, short = _printable(name), _SHORT.get(kind, kind.lower())
+        shown, short = printable(name), _SHORT.get(kind, kind.lower())
         content = max((_width(cell) for cell in cells), default=1)
         rigid = numeric or kind.startswith(("TIMESTAMP", "DATE", "BOOLEAN"))
         natural = max(content if rigid else min(content, _CELL), min(_width(shown), _CELL), min(len(short), 16))
@@ -187,7 +187,7 @@ def _cell(value: Any) -> str:
         case None:
             return _NULL
         case str():
-            return f"'{value}'" if value in ("", _NULL) else _printable(value)
+            return f"'{value}'" if value in ("", _NULL) else printable(value)
         case bool():
             return "true" if value else "false"
         case dict() | list() | tuple():
@@ -196,7 +196,7 @@ def _cell(value: Any) -> str:
             spelled = with_texts(value)
             if isinstance(spelled, str):
                 return spelled
-            return _printable(json.dumps(spelled, default=_cell, ensure_ascii=False))
+            return printable(json.dumps(spelled, default=_cell, ensure_ascii=False))
     return _scalar(value)
 
 
@@ -207,7 +207,7 @@ def _scalar(value: Any) -> str:
         case decimal.Decimal():
             return f"{value:f}"  # never 1E-10
         case bytes():
-            return _printable(repr(value)[2:-1])
+            return printable(repr(value)[2:-1])
     return str(value)
 
 
@@ -216,13 +216,6 @@ def _moment(value: dt.datetime) -> str:
     if value.tzinfo is None:
         return text
     return value.isoformat(sep=" ") if value.utcoffset() else f"{text}Z"
-
-
-def _printable(text: str) -> str:
-    """Escape what would move the cursor, change colours or break the line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_html(preview: Preview) -> str:

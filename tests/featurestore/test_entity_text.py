@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -65,7 +66,10 @@ def test_every_type_of_key_can_be_typed(type_: str):
 def test_what_is_not_of_its_type(type_: str, text: str):
     with pytest.raises(RequestError) as error:
         entity_rows([f"k={text}"], {"k": type_})
-    assert f"k: {text!r} is not of type {type_}" in str(error.value)
+    assert f"k: {text!r} is not of type {type_}\n  Write it in " in str(error.value)
+    # What it says to write can be written.
+    forms = re.findall(r"[-:.\d]+T?[:\d]*Z?|true|00ff", str(error.value).partition("Write it in ")[2])
+    assert len(entity_rows([f"k={forms[0].rstrip('.')}"], {"k": type_})) == 1
 
 
 def test_several_entities():

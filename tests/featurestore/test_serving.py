@@ -37,7 +37,7 @@ from online_lake import (
 )
 
 from featurestore.definitions import Entity, Feature, FeatureService, FeatureView
-from featurestore.response import OnlineFeatures
+from featurestore.response import OnlineFeatures, Stamp
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.types import TableName
 
@@ -199,8 +199,8 @@ def test_windows_and_ttl_go_on_between_materializations(served: OnlineLake):
     ("rows", "message"),
     [
         ([{"zome": 1}], r"no 'zone'\n  Did you mean|no 'zone'"),
-        ([{}], "no 'zone'"),
-        ({}, "no 'zone'"),
+        ([{}], "no 'zone'\n  None of the keys was given. Keys: zone"),
+        ({}, "no 'zone'\n  None of the keys was given. Keys: zone"),
         ({"zone": [1], "trip": [1, 2]}, "differ in length"),
         ({"zone": 1}, "'zone' must be a list"),
         ({"zone": "12"}, "'zone' must be a list"),
@@ -419,6 +419,34 @@ def test_long_texts_are_cut_where_people_read_them(exact: OnlineLake):
 def test_what_is_not_shown_is_counted(served: OnlineLake, entities: int, said: str):
     answer = served.store.get_online_features(["state:fare"], [{"zone": 1}] * entities, at=NOON)
     assert answer.lines()[-2] == said
+
+
+def test_what_people_read_has_no_control_characters(keyed: OnlineLake):
+    answer = keyed.store.get_online_features(["by_name:f"], {"name": ["a\nb\x1b[31m"], "\x07": ["ü\ud800"]}, at=NOON)
+    assert [line.split() for line in answer.lines()[:2]] == [
+        ["name", r"a\nb\x1b[31m"],
+        [r"\x07", r"ü\ud800"],
+    ]  # fmt: skip
+    assert all(line.isprintable() for line in answer.lines())
+
+
+def test_features_of_everybody_have_no_head(served: OnlineLake):
+    answer = served.store.get_online_features(["town:trips"], [{}], at=NOON)
+    assert answer.lines()[:-1] == ["trips  100"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (1_753, "29 min"), (7_199, "120 min"), (7_200, "2 h"),
+     (172_799, "48 h"), (172_800, "2 days"), (1e8, "1,157 days")],
+)  # fmt: skip
+def test_an_age_is_told_in_its_unit(seconds: float, age: str):
+    stamp = Stamp("A", 3, AT, "2024-01-02T12:00:00.000000Z", lambda: NOON + dt.timedelta(seconds=seconds))
+    assert str(stamp) == f"generation A of snapshot 3, {age} old, as of 2024-01-02T12:00:00.000000Z"
+
+
+def test_instants_of_the_first_years_have_four_digits():
+    assert Stamp("A", 3, -62_135_596_800_000_000, "", lambda: NOON).at == "0001-01-01T00:00:00.000000Z"
 
 
 def test_every_way_out_has_the_same_columns(exact: OnlineLake):
