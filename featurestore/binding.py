@@ -18,7 +18,17 @@ from lakehouse.types import TableName
 if TYPE_CHECKING:
     from lakehouse.session import Session
 
-__all__ = ["BoundFeature", "BoundView", "Column", "Windowed", "bind", "source_columns", "source_sql"]
+__all__ = [
+    "BAD_VALUE",
+    "BoundFeature",
+    "BoundView",
+    "Column",
+    "Windowed",
+    "bind",
+    "source_columns",
+    "source_sql",
+    "unreadable",
+]
 
 TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
@@ -27,6 +37,7 @@ _NO_KEYS = frozenset({"FLOAT", "DOUBLE"})
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)\Z")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_ ]*(\(\s*[0-9]+\s*(,\s*[0-9]+\s*)?\))?\s*\Z")
 _SUM_PRECISION = 38
+_KIND = re.compile(r"\A[A-Z][A-Za-z ]* Error: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,14 @@ def source_sql(source: str) -> str:
     return f"select * from {TableName.parse(source, default_schema='warehouse').sql}"
 
 
+BAD_VALUE = "Where a value does not fit, mend it in the model, or take try_cast in a SELECT as the source."
+
+
+def unreadable(what: str, when: str = "") -> str:
+    """Return how errors say that a source cannot be read: DuckDB's sentence, without the place in a text of ours."""
+    return f"the source cannot be read{when}: {' '.join(_KIND.sub('', what.partition('LINE ')[0]).split())}"
+
+
 def bind(view: FeatureView, session: Session) -> BoundView:
     """Return a view with all its columns found in the session's snapshot.
 
@@ -198,7 +217,7 @@ def _columns(view: FeatureView, session: Session) -> Mapping[str, Column]:
         # A subquery calls the second i of two i_1; by itself the source still says how it is written.
         written = [name.lower() for name, _ in session.describe(source_sql(view.source))]
     except PenstockError as error:
-        raise DefinitionError(f"the source cannot be read: {error.what}", where=view.where, hint=error.hint) from error
+        raise DefinitionError(unreadable(error.what), where=view.where, hint=error.hint) from error
     if twice := [name for name in dict.fromkeys(written) if written.count(name) > 1]:
         raise DefinitionError(
             f"the source has two columns called {twice[0]!r}",

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featurestore.binding import BoundView, Column
+from featurestore.binding import BAD_VALUE, BoundView, Column, unreadable
 from featurestore.codec import KeyCodec, RowCodec, pack_sections
 from featurestore.instants import micros_text
 from featurestore.layout import Atom, HopLayout, PlainLayout, WindowLayout, atoms_of, scale_of
@@ -99,7 +99,7 @@ class Folding:
                 self.entities += int(first.sum())
                 yield keys.filter(first), pack(columns[width:], first)
         except QueryError as error:
-            raise self._too_large() or self._refused(error.what, error.hint) from error
+            raise self._too_large() or self._refused(unreadable(error.what), BAD_VALUE) from error
 
     def left_out(self) -> tuple[int, int]:
         """Return how many rows describe nobody: those without an event timestamp, and of the others without a key."""

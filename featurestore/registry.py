@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from featurestore import documents
 from featurestore.applied import AppliedView, Definitions, ServiceVersion, explicit, meanings, view_version
-from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_columns
+from featurestore.binding import TIMESTAMPTZ, BoundView, Column, bind, source_columns, unreadable
 from featurestore.definitions import Entity, FeatureService, FeatureView, Projection
 from featurestore.differences import (
     DefinitionPlan,
@@ -171,7 +171,7 @@ def _same(view: AppliedView, session: Session) -> BoundView:
         columns = {column.name.lower(): column.type for column in source_columns(view.definition.source, session)}
     except PenstockError as error:
         raise RequestError(
-            f"its source cannot be read at snapshot {number}: {error.what}",
+            unreadable(error.what, f" at snapshot {number}"),
             where=where,
             hint=f"It could when the view was applied. Bring it back (penstock promote), or {_CHANGE}",
         ) from error

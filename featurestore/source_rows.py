@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.binding import TIMESTAMPTZ, BoundView, Column
+from featurestore.binding import TIMESTAMPTZ, BoundView, Column, unreadable
 from lakehouse.delta import ColumnSchema, arrow_schema
 from lakehouse.errors import RequestError
 from lakehouse.scan import Operator, Predicate, prune, scan_sql
@@ -80,7 +80,7 @@ def check_source(session: Session, view: BoundView) -> None:
         found = {name.lower(): type_ for name, type_ in session.describe(view.source)}
     except RequestError as error:
         raise RequestError(
-            f"the source cannot be read: {error.what}", where=where, hint=f"{error.hint} {hint}" if error.hint else hint
+            unreadable(error.what), where=where, hint=f"{error.hint} {hint}" if error.hint else hint
         ) from error
     for column in _columns(view):
         type_ = found.get(column.name.lower())

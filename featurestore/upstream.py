@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from featurestore.binding import source_sql
 from featurestore.definitions import FeatureView
 from lakehouse.entries import Entry, ModelEntry
-from lakehouse.errors import DefinitionError
+from lakehouse.errors import DefinitionError, RequestError
 from lakehouse.settings import Settings
 from lakehouse.types import TableName
 
@@ -75,7 +75,12 @@ class SourceReader:
         from lakehouse.models.queries import Refused, nodes, parse_query
         from lakehouse.models.shape import unstable_functions
 
-        query = source_sql(view.source)
+        try:
+            query = source_sql(view.source)
+        except RequestError:
+            raise _wrong(
+                view, f"{view.source!r} is no table", "Write it as warehouse.trips, or take a SELECT."
+            ) from None
         try:
             query_node = parse_query(self._connection, query)
         except Refused as refused:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.binding import BoundView
+from featurestore.binding import BAD_VALUE, BoundView, unreadable
 from featurestore.source_rows import Span, source_table
 from lakehouse.errors import PenstockError, QueryError
 from lakehouse.types import quote
@@ -132,8 +132,7 @@ def _unreadable(session: Session, view: BoundView, error: BaseException) -> Pens
     damaged = session.damage(error, *([table] if table in session.snapshot.tables else []))
     if damaged is not None:
         return damaged
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return QueryError(f"the source cannot be read: {lines[0]}", where=f"feature view {view.name!r}")
+    return QueryError(unreadable(str(error)), where=f"feature view {view.name!r}", hint=BAD_VALUE)
 
 
 def int64(column: pa.Array) -> NDArray[np.int64]:

@@ -193,3 +193,15 @@ def test_a_version_whose_meaning_is_gone_says_where_it_was(project: Path):
     run("materialize", "--at", AT)
     for command in (["online", "get", "tips@1", "zone=007", "to_zone=007"], ["verify", "tips@1"]):
         assert "change (penstock historical --as-of N, in Python as_of=N).\n" in run(*command, code=1).stderr
+
+
+@pytest.mark.parametrize("command", [["historical", "demand:trips_1h", "--spine", SPINE], ["materialize", "--at", AT]])
+def test_a_source_that_fails_on_a_value_is_named(project: Path, command: list[str]):
+    source = "source=\"select * from warehouse.trips where (zone || 'x')::int > 0\", entities=[zone]"
+    Path("features.py").write_text(FEATURES.replace('source="warehouse.trips", entities=[zone]', source))
+    run("apply")
+    message = run(*command, code=1).stderr
+    assert "error: feature view 'demand': the source cannot be read: Could not convert string" in message
+    assert "try_cast" in message
+    assert "Error:" not in message
+    assert "LINE" not in message

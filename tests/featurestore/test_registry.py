@@ -426,6 +426,9 @@ def test_a_kept_view_that_broke_stands_in_nobodys_way(lake: DefinitionLake):
     ("change", "words"),
     [
         ({"source": "warehouse.tripz"}, ["there is no table warehouse.tripz", "warehouse.trips"]),
+        ({"source": "a.b.c"}, ["the source: 'a.b.c' is no table", "warehouse.trips"]),
+        ({"source": 'warehouse."trips"'}, ["is no table"]),
+        ({"source": "select *, rowid from warehouse.trips"}, ["the source cannot be read: Referenced column", "rowid"]),
         ({"source": "select * from tripz"}, ["the table tripz has no schema"]),
         ({"event_timestamp": "seem"}, ["no column 'seem'", "Did you mean seen?"]),
         ({"event_timestamp": "fare"}, ["of type DECIMAL(10,2)"]),
@@ -660,7 +663,7 @@ def test_a_table_that_vanished_is_refused(lake: DefinitionLake):
         session.snapshot = lake.catalog.snapshot(0)
         with pytest.raises(RequestError) as caught:
             bound_views(definitions, session, ["demand"])
-    assert "feature view 'demand': its source cannot be read at snapshot 0" in str(caught.value)
+    assert "feature view 'demand': the source cannot be read at snapshot 0" in str(caught.value)
     assert "there is no table warehouse.trips" in str(caught.value)
 
 
