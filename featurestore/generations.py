@@ -256,7 +256,7 @@ def published_before(published: Sequence[str], current: str) -> str:
     if place:
         return published[place - 1]
     later = ", ".join(reversed(published[1:]))
-    hint = f"Name one to go to: penstock online rollback ID, where ID is of {later}." if later else None
+    hint = f"Name one to go to: penstock online rollback ID, where ID is one of {later}." if later else None
     raise RequestError(
         f"there is no generation before {current}", hint=hint or "It is the only one: penstock materialize builds more."
     )

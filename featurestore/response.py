@@ -249,17 +249,7 @@ class OnlineFeatures:
         RequestError
             If the decimals of an asked column need more than the 38 digits that polars has.
         """
-        import polars as pl
-
-        table = self.to_arrow(statuses=statuses)
-        for field in table.schema:
-            if "decimal256(" in str(field.type):  # also within lists and structs
-                raise RequestError(
-                    f"the values of entity_rows in {field.name!r} need more than the 38 digits that polars has",
-                    hint="Leave the column out, give its values fewer digits, or take to_dict() or to_arrow().",
-                )
-        frame = pl.from_arrow(table)
-        return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
+        return self.result(statuses=statuses).to_polars()
 
     def to_df(self, *, statuses: bool = False) -> pd.DataFrame:
         """Return the asked columns and the features as a pandas DataFrame.

@@ -119,7 +119,9 @@ class Directory:
 
     def _lost(self, what: str) -> CatalogDamagedError:
         known = ", ".join(reversed(self.rebuilt().published))
-        back = f" Or name a generation to go to: penstock online rollback ID, where ID is of {known}." if known else ""
+        back = (
+            f" Or name a generation to go to: penstock online rollback ID, where ID is one of {known}." if known else ""
+        )
         return CatalogDamagedError(what, where=str(self._pointer_path), hint=REBUILD + back)
 
     def current(self) -> Manifest | None:

@@ -262,7 +262,7 @@ class OnlineStoreContract:
         assert store.rollback() == manifests["A"]
         with pytest.raises(RequestError, match="before A") as raised:
             store.rollback()
-        assert "penstock online rollback ID, where ID is of C, B." in str(raised.value)
+        assert "penstock online rollback ID, where ID is one of C, B." in str(raised.value)
         with pytest.raises(RequestError, match="no generation X"):
             store.rollback("X")
         assert store.rollback("C").id == "C"

@@ -105,10 +105,23 @@ class QueryResult:
         return pa.Table.from_batches(self.batches(), self.schema)
 
     def to_polars(self) -> pl.DataFrame:
-        """Return all rows as a polars DataFrame; repeated column names get ``_1`` and so on."""
+        """Return all rows as a polars DataFrame; repeated column names get ``_1`` and so on.
+
+        Raises
+        ------
+        RequestError
+            If a column has decimals of more digits than polars has.
+        """
         import polars as pl
 
-        frame = pl.from_arrow(self._uniquely_named())
+        table = self._uniquely_named()
+        for field in table.schema:
+            if "decimal256(" in str(field.type):  # also within lists and structs
+                raise RequestError(
+                    f"the values of {field.name!r} need more than the 38 digits that polars has",
+                    hint="Give them fewer digits, leave the column out, or take to_arrow().",
+                )
+        frame = pl.from_arrow(table)
         return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
     def to_pandas(self) -> pd.DataFrame:

@@ -174,7 +174,7 @@ def test_generations_without_their_pointer_are_listed_and_served_by_name(
         run(lake, "materialize", *arguments, code=1).stderr,
     ):
         assert f"error: {pointer}: the pointer " in told
-        assert f"penstock online rollback ID, where ID is of {two[1]}, {two[0]}." in told
+        assert f"penstock online rollback ID, where ID is one of {two[1]}, {two[0]}." in told
     run(lake, "online", "rollback", two[1])
     assert status(lake) == ({two[0]: False, two[1]: True}, "")
     assert lake.state()["trips"] == 170

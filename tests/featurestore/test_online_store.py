@@ -347,7 +347,7 @@ def test_a_damaged_pointer_is_mended_by_name(root: Path, store: LmdbStore, conte
         with pytest.raises(CatalogDamagedError) as raised:
             ask()
         assert "CURRENT: the pointer " in str(raised.value)
-        assert "penstock online rollback ID, where ID is of B, A." in str(raised.value)
+        assert "penstock online rollback ID, where ID is one of B, A." in str(raised.value)
         assert not re.search("codec|JSON|Object|byte", str(raised.value))
     assert len(fresh.check()) == 1
     assert fresh.generations() == [second, first]

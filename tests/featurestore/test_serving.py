@@ -485,8 +485,9 @@ def test_decimals_that_polars_cannot_hold(served: OnlineLake, wrap: Any):
     rows = {"zone": [1, 2], "odd": [wrap(Decimal("1.5")), wrap(Decimal("1.5" + "0" * 42))]}
     answer = served.store.get_online_features("tips", rows, at=NOON)
     assert answer.to_arrow().column("odd").to_pylist() == rows["odd"]
-    with pytest.raises(RequestError, match="'odd' need more than the 38 digits that polars has"):
-        answer.to_polars()
+    for shown in (answer.to_polars, answer.result().to_polars):
+        with pytest.raises(RequestError, match="'odd' need more than the 38 digits that polars has"):
+            shown()
 
 
 # -- join keys ------------------------------------------------------------------------------------------------------
