@@ -64,7 +64,7 @@ def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool)
     models = store.lake.plan(select=select)
     lines = rendering.plan_text(models, store.lake.settings.paths.sql)
     rows = rendering.plan_rows(models)
-    if not select and store.lake.settings.paths.features.is_file():
+    if not select and store.lake.settings.paths.features.exists():
         try:
             features = store.plan(prune=prune)
         except DefinitionError as error:
@@ -73,6 +73,8 @@ def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool)
             # A view over a table that the promotion is about to make or change.
             lines.append(f"Features: to be planned after the promotion: {error.where}: {error.what}")
         else:
+            if models.is_empty and models.steps and not features.empty:
+                del lines[0]  # there is something to do
             lines += features.lines()
             rows += [
                 {
@@ -121,7 +123,8 @@ def _features_list(store: FeatureStore, as_of: str | None, form: str) -> None:
 
     rows = features_list(store.definitions(as_of=as_of))
     shown = list_rows(rows) if form == "table" else rows
-    rendering.print_rows(shown, form, empty="Nothing is applied yet: penstock apply.", columns=_LISTED_COLUMNS)
+    empty = "Nothing is applied: penstock apply." if as_of is None else "Nothing is applied at that snapshot."
+    rendering.print_rows(shown, form, empty=empty, columns=_LISTED_COLUMNS)
 
 
 @_command("show", group=_features, example="penstock features show zone_demand")

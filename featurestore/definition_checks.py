@@ -42,7 +42,9 @@ def check_name(name: object, where: str) -> None:
     """Refuse what is no name of letters, digits and underscores."""
     if not isinstance(name, str) or not NAME.match(name):
         raise DefinitionError(
-            f"{name!r} is not a name", where=where, hint="Letters, digits and underscores, not starting with a digit."
+            f"{name!r} is not a name",
+            where=where,
+            hint="Letters (A–Z, a–z), digits and underscores, not starting with a digit.",
         )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from featurestore.applied import AppliedView, ServiceVersion
+from featurestore.applied import AppliedView, Definitions, ServiceVersion
 from featurestore.binding import BoundFeature, BoundView
 from featurestore.definitions import Entity, Projection
 from featurestore.documents import checked
@@ -18,7 +18,8 @@ __all__ = [
     "Action",
     "DefinitionPlan",
     "Difference",
-    "changed_models",
+    "Users",
+    "consequences",
     "entity_difference",
     "service_difference",
     "source_text",
@@ -28,7 +29,21 @@ __all__ = [
 Action = Literal["add", "change", "unchanged", "keep", "remove"]
 Kind = Literal["entity", "feature view", "feature service"]
 
+Users = Callable[[str], Sequence[str]]
+"""Returns what else a feature view is used by, in words: saved training sets, the current generation."""
+
 _SIGNS: Mapping[Action, str] = {"add": "+", "change": "~", "remove": "-", "keep": "=", "unchanged": " "}
+# Fields of a view that go without saying as long as they are as usual.
+_USUAL: Sequence[tuple[str, Any]] = (
+    ("created_timestamp", None),
+    ("ttl", None),
+    ("delay", "0s"),
+    ("closed", "right"),
+    ("tie_breaker", ()),
+    ("history", "full"),
+    ("online", True),
+)
+_NAMED = 3
 _ELSEWHERE = frozenset({"name", "features", "aggregates"})
 
 
@@ -167,13 +182,13 @@ def view_difference(old: AppliedView | None, new: AppliedView | None, *, kept: b
     before, after = checked(old.definition), checked(new.definition)
     details = [*_fields(before, after), *_bound(old.bound, new.bound)]
     details += [f"description of {feature}" for feature in _redescribed(before, after)]
-    details += [f"the model of {table} changed" for table in changed_models(old, new)]
+    details += [f"the model of {table} changed" for table in _changed_models(old, new)]
     if not details and (before != after or old.version != new.version):
         details = ["spelled differently"]
     return Difference("feature view", name, _action(details, kept=kept), tuple(details), version)
 
 
-def changed_models(old: AppliedView, new: AppliedView) -> list[str]:
+def _changed_models(old: AppliedView, new: AppliedView) -> list[str]:
     """Return the tables upstream whose model is another one now, by name."""
     tables = sorted({*old.upstream, *new.upstream})
     return [table for table in tables if old.upstream.get(table) != new.upstream.get(table)]
@@ -252,6 +267,11 @@ def _described(view: AppliedView) -> Iterator[str]:
     keys = ", ".join(key.name for key in view.bound.keys) or "none: one row for everybody"
     yield f"source: {source_text(view.definition.source)}"
     yield f"join keys: {keys}"
+    yield f"event timestamp: {view.bound.event_timestamp}"
+    written = checked(view.definition)
+    yield from (
+        f"{name.replace('_', ' ')}: {_shown(written[name])}" for name, usual in _USUAL if written[name] != usual
+    )
     yield from (f"feature {feature.name}: {_feature(feature)}" for feature in view.bound.features)
 
 
@@ -301,3 +321,31 @@ def _shown(value: object) -> str:
         case "":
             return "none"
     return " ".join(str(value).split())
+
+
+# -- what follows ------------------------------------------------------------------------------------------------
+
+
+def consequences(old: Definitions, new: Definitions, users: Users) -> Iterator[str]:
+    """Yield what means something else than before or is gone, and what was made of it; users tell what that is."""
+    for name, former in old.views.items():
+        view = new.views.get(name)
+        if view is None:
+            yield from _made(users(name), f"with feature view {name}", ", and {keep} its definition")
+            continue
+        if former.version == view.version:
+            continue
+        models = _changed_models(former, view)
+        if models:
+            features = ", ".join(view.bound.feature_names)
+            yield f"feature view {name}: the model of {', '.join(models)} changed, so these change meaning: {features}"
+        yield from _made(users(name), f"of the former meaning of feature view {name}")
+
+
+def _made(users: Sequence[str], how: str, after: str = "") -> Iterator[str]:
+    """Yield what was made: in one line, the newest few by name, as there may be hundreds of training sets."""
+    if users:
+        older = [f"{len(users) - _NAMED} more"] if len(users) > _NAMED else []
+        named = " and ".join([", ".join(users[-_NAMED:]), *older])
+        was, keep = ("was", "keeps") if len(users) == 1 else ("were", "keep")
+        yield f"{named} {was} made {how}{after.format(keep=keep)}"

@@ -55,7 +55,7 @@ def features_show(definitions: Definitions, name: str) -> dict[str, Any]:
         entity = definitions.entities[name]
         return {**_entity_row(definitions, entity), "tags": dict(entity.tags)}
     known = [*definitions.views, *definitions.services, *definitions.entities]
-    hint = near(name, known, what="definitions") if known else "Nothing was applied yet: penstock apply."
+    hint = near(name, known, what="definitions") if known else "Nothing is applied there: penstock apply."
     raise RequestError(f"there is no feature view, feature service or entity {name!r}", hint=hint)
 
 
@@ -221,7 +221,12 @@ def _service(definitions: Definitions, service: ServiceVersion) -> dict[str, Any
     return {
         **_service_row(definitions, service),
         "versions": [version.ref for version in definitions.services[service.name]],
+        "cannot_be_asked": [_changed(definitions, view) for view in definitions.changed_views(service)],
         "views": sorted(service.meanings),
         "features": columns,
         "tags": dict(service.definition.tags),
     }
+
+
+def _changed(definitions: Definitions, view: str) -> str:
+    return f"feature view {view} {'does not mean what it meant then' if view in definitions.views else 'is gone'}"

@@ -6,7 +6,7 @@ be wrong with them is found by the plan, before anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +17,8 @@ from featurestore.definitions import Entity, FeatureService, FeatureView, Projec
 from featurestore.differences import (
     DefinitionPlan,
     Difference,
-    changed_models,
+    Users,
+    consequences,
     entity_difference,
     service_difference,
     view_difference,
@@ -53,9 +54,6 @@ __all__ = [
     "plan_definitions",
     "read_definitions",
 ]
-
-Users = Callable[[str], Sequence[str]]
-"""Returns what else a feature view is used by, in words: saved training sets, the current generation."""
 
 
 def _nobody(_view: str) -> Sequence[str]:
@@ -343,9 +341,9 @@ def _planned(
     with _Planner(snapshot, settings, old, given, prune=prune) as planner:
         new = planner.definitions()
         _refuse_removal(old, new, holders)
-        consequences = [*_consequences(old, new, users), *_lost_versions(old, new, snapshot)]
+        follows = [*consequences(old, new, users), *_lost_versions(old, new, snapshot)]
         plan = DefinitionPlan(
-            snapshot.number, tuple(_differences(old, new, given)), tuple(consequences), tuple(planner.notes())
+            snapshot.number, tuple(_differences(old, new, given)), tuple(follows), tuple(planner.notes())
         )
     return plan, documents.encode(new)
 
@@ -538,23 +536,6 @@ def _refuse_removal(old: Definitions, new: Definitions, holders: Users) -> None:
             hint="Keep it in features.py. Or, in this order: "
             f"{', '.join([*steps, 'remove it there'])}, penstock apply --prune.",
         )
-
-
-def _consequences(old: Definitions, new: Definitions, users: Users) -> Iterable[str]:
-    """Yield what means something else than before or is gone, and what was made of it."""
-    for name, former in old.views.items():
-        view = new.views.get(name)
-        if view is None:
-            yield from (f"{user} was made with feature view {name}, and keeps its definition" for user in users(name))
-            continue
-        if former.version == view.version:
-            continue
-        models = changed_models(former, view)
-        if models:
-            features = ", ".join(view.bound.feature_names)
-            yield f"feature view {name}: the model of {', '.join(models)} changed, so these change meaning: {features}"
-        for user in users(name):
-            yield f"{user} was made of the former meaning of feature view {name}"
 
 
 def _lost_versions(old: Definitions, new: Definitions, base: Snapshot) -> Iterable[str]:

@@ -452,7 +452,7 @@ class Catalog:
         winner = next((n for n in later if state(self.snapshot(n).entry) != state(base.entry)), base.number + 1)
         entry = self.snapshot(winner).entry
         return ConflictError(
-            f"{what} was changed by another process meanwhile: snapshot {winner} ({entry.kind}, {entry.summary})",
+            f"{what} {'were' if part == 'definitions' else 'was'} changed by another process meanwhile: snapshot {winner} ({entry.kind}, {entry.summary})",
             hint="Nothing was lost. Run the command again.",
         )
 

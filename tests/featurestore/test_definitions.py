@@ -145,7 +145,7 @@ def test_names_are_letters_digits_and_underscores(name):
         lambda: a_view(name=name),
         lambda: FeatureService(name, ["demand:a"]),
     ):
-        refused(make, f"{name!r} is not a name", "Letters, digits and underscores")
+        refused(make, f"{name!r} is not a name", "Letters (A–Z, a–z), digits and underscores")
     if name is not None:
         refused(lambda: a_view().on(prefix=name), f"{name!r} is not a name", "the prefix")
 

@@ -225,13 +225,42 @@ def test_features_show_says_all(reading: Path):
     assert "Did you mean demand" in run("features", "show", "demnd", code=1).stderr
 
 
+def test_a_version_that_cannot_be_asked_any_more_says_so(project: Path):
+    assert "cannot be asked" not in run("features", "show", "tips@1").stdout
+    (project / "features.py").write_text(
+        FEATURES.replace("entities=[zone], event", 'entities=[zone], delay="1h", event')
+    )
+    text = run("plan").stdout
+    assert text.startswith("warehouse.trips: nothing to do (nothing changed)\n~ feature view demand")
+    run("apply")
+    assert (
+        "cannot be asked  feature view demand does not mean what it meant then"
+        in run("features", "show", "tips@1").stdout
+    )
+    assert objects("features", "show", "tips")["cannot_be_asked"] == []
+
+
+def test_a_directory_is_no_features_py(project: Path):
+    (project / "features.py").unlink()
+    (project / "features.py").mkdir()
+    for command in ("plan", "apply"):
+        assert "features.py: it cannot be read: Is a directory" in run(command, code=1).stderr
+
+
+def test_what_features_py_prints_is_no_output(project: Path):
+    (project / "features.py").write_text(f"print('hello')\n{FEATURES}")
+    result = run("plan", "--format", "json")
+    assert json.loads(result.stdout)
+    assert "hello" in result.stderr
+
+
 def test_nothing_applied_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "penstock.toml").write_text(PROJECT)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.csv").write_text(TRIPS)
     run("land")
-    assert run("features", "list").stdout.strip() == "Nothing is applied yet: penstock apply."
+    assert run("features", "list").stdout.strip() == "Nothing is applied: penstock apply."
     assert objects("features", "list") == []
     assert "penstock apply" in run("features", "show", "x", code=1).stderr
     assert "No training sets yet" in run("training-set", "list").stdout

@@ -372,6 +372,37 @@ def test_what_was_made_with_a_removed_view_is_told(lake: DefinitionLake):
     ]
 
 
+def test_much_that_was_made_is_one_line(lake: DefinitionLake):
+    sets = [f"training set tips@{number}" for number in range(1, 51)]
+    changed = [a_view(delay="1s"), LAST]
+    assert (
+        "training set tips@48, training set tips@49, training set tips@50 and 47 more were made of the former"
+        in str(lake.plan_features(everything(changed[0]), users=lambda view: sets if view == "demand" else []))
+    )
+    plan = lake.plan_features([DEMAND, FeatureService("tips", [DEMAND])], prune=True, users=lambda _view: sets[:2])
+    assert plan.consequences[0] == (
+        "training set tips@1, training set tips@2 were made with feature view last_trip, and keep its definition"
+    )
+
+
+def test_a_new_view_is_told_with_all_that_answers_follow_from(fresh: DefinitionLake):
+    view = replace(LAST, created_timestamp="seen", delay="1m", closed="left", tie_breaker=["paid"], online=False)
+    (new,) = (d for d in fresh.plan_features([view]).differences if d.kind == "feature view")
+    assert new.details == (
+        "source: select zone, seen, fare, paid from warehouse.trips -- all of them",
+        "join keys: zone",
+        "event timestamp: seen",
+        "created timestamp: seen",
+        "ttl: 7d",
+        "delay: 1m",
+        "closed: left",
+        "tie breaker: paid",
+        "online: no",
+        "feature fare: DECIMAL(10,2)",
+        "feature paid: BOOLEAN",
+    )
+
+
 def test_versions_that_are_lost_with_a_view_are_told(lake: DefinitionLake):
     lake.apply([FeatureService("tips", ["demand:trips_1h"])])
     base = lake.catalog.latest().number
