@@ -681,6 +681,7 @@ def test_splits_that_cannot_be_are_refused(lake: TrainingLake) -> None:
     assert "train part would be empty" in refused(RequestError, lambda: kept.split(0.99))
     one = save(lake.job(spine(2)), "tips")
     assert "1 instant" in refused(RequestError, one.split)
+    assert "at=5 is no instant" in refused(RequestError, lambda: one.split(at=5))
     times = pa.array([None, START, None], pa.timestamp("us", "UTC"))
     nulls = save(lake.job(spine(3).set_column(2, "event_timestamp", times)), "tips")
     assert "2 rows of tips@3 have no event_timestamp" in refused(RequestError, nulls.split)
