@@ -107,7 +107,7 @@ def parts(
         return cutoffs, {"test": str(share), "validation": str(validation)}
     if test is not None or validation:
         raise RequestError("a split is asked for by fractions or by instants, not both", hint="Leave one of them out.")
-    given: Sequence[Any] = at if isinstance(at, Sequence) and not isinstance(at, str) else [at]
+    given: Sequence[At] = at if isinstance(at, Sequence) and not isinstance(at, str) else [at]
     moments = [_instant(one) for one in given]
     match moments:
         case [first]:
