@@ -78,7 +78,7 @@ class Serving:
         projections
             What is asked, or a function that finds that out for the generation that answers.
         entity_rows
-            The join keys, row by row or column by column.
+            The join keys, row by row or column by column; None, and what pandas has for a missing value, is null.
         at
             The instant of the answer, an integer as µs since 1970 (which users can't give); None is now.
         full_feature_names
