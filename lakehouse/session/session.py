@@ -153,7 +153,7 @@ class Session:
         UnknownTableError
             If a table does not exist at this snapshot; near matches are listed.
         QueryError
-            If DuckDB refuses the query, with DuckDB's message.
+            If DuckDB refuses the query, with DuckDB's message; or if it would change a view of the lake.
         """
         prepared = self._prepared(query)
         if not prepared.select or self._stateful:

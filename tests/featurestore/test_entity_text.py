@@ -42,6 +42,11 @@ def test_every_type(type_: str, text: str, value: Any):
     assert type(row["k"]) is type(value)
 
 
+def test_a_key_may_have_the_sign_in_its_name():
+    types = {"a": "VARCHAR", "a=b": "VARCHAR", "=": "BIGINT"}
+    assert entity_rows(["a=c", "a=b=d=", "==1"], types) == [{"a": "c", "a=b": "d=", "=": 1}]
+
+
 @pytest.mark.parametrize("type_", KEY_TYPES)
 def test_every_type_of_key_can_be_typed(type_: str):
     texts = {"BOOLEAN": "true", "DATE": "2024-01-01", "BLOB": "00"}
