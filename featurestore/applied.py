@@ -32,7 +32,7 @@ class AppliedView:
     bound
         What it meant at the snapshot that it was applied to.
     upstream
-        Per table that its source reads, directly or through models: SHA-256 of the model file that made it.
+        Per table that its source reads, directly or through models: hash of what the model that made it means.
     version
         Hash of ``bound`` and ``upstream``, hexadecimal: changes whenever answers may.
     """

@@ -6,6 +6,7 @@ be wrong with them is found by the plan, before anything is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -30,7 +31,7 @@ from featurestore.request import resolve
 from featurestore.row_order import refuse_row_order
 from featurestore.upstream import ModelFiles, ReadSource, SourceReader, changed_upstream, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
-from lakehouse.errors import DefinitionError, PenstockError, RequestError
+from lakehouse.errors import CatalogDamagedError, DefinitionError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.settings import Settings
 from lakehouse.types import TableName
@@ -127,21 +128,23 @@ _AGAIN = "Read as of snapshot {0}, where definitions were applied again: --as-of
 def _applied_again(snapshot: Snapshot) -> int | None:
     """Return the first later snapshot with other definitions, if there is one."""
     found = None
-    for entry in snapshot.catalog.entries():
-        if entry.snapshot <= snapshot.number:
-            break
-        if entry.definitions != snapshot.entry.definitions:
-            found = entry.snapshot
+    with contextlib.suppress(CatalogDamagedError):
+        for entry in snapshot.catalog.entries():
+            if entry.snapshot <= snapshot.number:
+                break
+            if entry.definitions != snapshot.entry.definitions:
+                found = entry.snapshot
     return found
 
 
 def _last_accepted(snapshot: Snapshot, views: Sequence[AppliedView]) -> int | None:
     """Return the last snapshot with these definitions at which all models upstream of views are what was accepted."""
-    for entry in snapshot.catalog.entries(snapshot):
-        if entry.definitions != snapshot.entry.definitions:
-            return None
-        if not any(changed_upstream(entry, view.upstream) for view in views):
-            return entry.snapshot
+    with contextlib.suppress(CatalogDamagedError):  # the past cannot be told then
+        for entry in snapshot.catalog.entries(snapshot):
+            if entry.definitions != snapshot.entry.definitions:
+                break
+            if not any(changed_upstream(entry, view.upstream) for view in views):
+                return entry.snapshot
     return None
 
 
@@ -208,7 +211,9 @@ def asked_for(
     try:
         return definitions.projections(features), definitions.service_of(features)
     except RequestError as error:
-        hint = _elsewhere(snapshot, features, error.hint or "")
+        hint = None
+        with contextlib.suppress(CatalogDamagedError):  # what is asked is wrong, whatever is wrong with the past
+            hint = _elsewhere(snapshot, features, error.hint or "")
         raise RequestError(error.what, where=error.where, hint=hint or error.hint) from None
 
 
@@ -230,12 +235,13 @@ def _elsewhere(snapshot: Snapshot, features: object, hint: str) -> str | None:
         if number > snapshot.number:
             later = number
         elif later is None:
-            return f"{hint} The last that has it is snapshot {number}: --as-of {number}, in Python as_of={number}."
+            hint += f" The last that has it is snapshot {number}: --as-of {number}, in Python as_of={number}."
+            return hint.lstrip()
     if later is None:
         return None
     return (
-        f"Snapshot {snapshot.number} is from before it was applied: --as-of {later}, in Python as_of={later}; there "
-        'definitions="latest" asks the older data, too.'
+        f"It was applied after snapshot {snapshot.number}: take --as-of {later}, in Python as_of={later}, or there "
+        'definitions="latest" to try it on the older data.'
     )
 
 

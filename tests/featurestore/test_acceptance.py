@@ -163,7 +163,7 @@ def test_what_older_lakes_recorded_of_a_model_still_holds(project: Path):
 def test_what_was_applied_later_or_removed_is_told(project: Path, asked: str):
     command = ["historical", asked, "--spine", SPINE]
     message = run(*command, "--as-of", "1", code=1).stderr
-    assert "Snapshot 1 is from before it was applied: --as-of 3, in Python as_of=3" in message
+    assert "It was applied after snapshot 1: take --as-of 3, in Python as_of=3, or there definitions=" in message
     assert "yet" not in message
     Path("features.py").write_text("")
     way = (
@@ -179,6 +179,14 @@ def test_what_was_applied_later_or_removed_is_told(project: Path, asked: str):
     assert "The last that has it is snapshot 4: --as-of 4, in Python as_of=4.\n" in message
     assert "yet" not in message
     run(*command, "--as-of", "4")
+
+
+def test_damage_of_the_past_hides_no_error_of_the_present(project: Path):
+    changed()
+    Path(".penstock/_catalog/log/3.json").write_bytes(b"{")
+    assert "no feature view 'demnd'" in run("historical", "demnd:x", "--spine", SPINE, code=1).stderr
+    message = run("historical", "demand:trips_1h", "--spine", SPINE, code=1).stderr
+    assert message.endswith("changed\n  Accept the new meaning: penstock apply.\n")
 
 
 def test_a_version_whose_meaning_is_gone_says_where_it_was(project: Path):
