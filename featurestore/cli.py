@@ -50,6 +50,14 @@ def _print(
         click.echo("\n".join(lines))
 
 
+def _print_verdict(context: click.Context, good: bool, *report: Any, columns: Sequence[str] = ()) -> None:
+    """Print a report as `_print` does, and exit 1 if it is not good, also where nobody reads it to the end."""
+    context.meta[VERDICT] = 0 if good else 1
+    _print(*report, columns=columns)
+    sys.stdout.flush()
+    context.exit(context.meta[VERDICT])
+
+
 _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag, or a UTC time. [default: newest]")
 
 
@@ -270,9 +278,8 @@ def _training_set_reproduce(context: click.Context, store: FeatureStore, name: s
         "unreadable": reproduction.unreadable,
         "advice": reproduction.advice,
     }
-    _print(row, [str(reproduction)], [row], form)
-    if not reproduction.same or reproduction.unreadable:
-        context.exit(1)
+    good = reproduction.same and not reproduction.unreadable
+    _print_verdict(context, good, row, [str(reproduction)], [row], form)
 
 
 def _found(store: FeatureStore, name: str) -> Any:
@@ -392,10 +399,7 @@ def _verify(
     wanted: Any = features[0] if len(features) == 1 and ":" not in features[0] else list(features)
     report = store.verify(wanted, sample=sample, seed=seed)
     rows = [_mismatch_row(mismatch) for mismatch in report.mismatches]
-    context.meta[VERDICT] = 0 if report.same else 1
-    _print(report, report.text(), rows, form, columns=_MISMATCH_COLUMNS)
-    sys.stdout.flush()
-    context.exit(context.meta[VERDICT])
+    _print_verdict(context, report.same, report, report.text(), rows, form, columns=_MISMATCH_COLUMNS)
 
 
 _MISMATCH_COLUMNS = ("feature", "entity", "at", "online", "online_status", "offline", "offline_status")

@@ -6,8 +6,11 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -491,6 +494,20 @@ def test_a_training_set_whose_rows_are_lost_exits_1(project: Path):
     assert "the saved rows are lost" in result.stdout
     answer = objects("training-set", "reproduce", "small", code=1)
     assert (answer["same"], "is missing" in answer["unreadable"]) == (True, True)
+
+
+def test_a_training_set_that_cannot_be_made_again_exits_1_also_where_nobody_reads(project: Path):
+    for path in (project / ".penstock/warehouse/trips").glob("*.parquet"):
+        path.unlink()
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = "from featurestore.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "training-set", "reproduce", "small"],
+        cwd=project, stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("command", ["show", "reproduce"])
