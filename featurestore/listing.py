@@ -49,7 +49,7 @@ def features_show(definitions: Definitions, name: str) -> dict[str, Any]:
     """
     if name in definitions.views:
         return _view(definitions, definitions.views[name])
-    if name.partition("@")[0] in definitions.services:
+    if name.partition("@")[0] in {*definitions.services, *definitions.retired}:
         return _service(definitions, definitions.service(name))
     if name in definitions.entities:
         entity = definitions.entities[name]

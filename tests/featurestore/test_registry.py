@@ -356,6 +356,8 @@ def test_numbers_of_services_never_come_back(lake: DefinitionLake):
     with pytest.raises(RequestError) as caught:
         lake.definitions.projections("tips")
     assert "It was removed; its last version was tips@2." in str(caught.value)
+    with pytest.raises(RequestError, match="there is no feature service 'tips'"):
+        features_show(lake.definitions, "tips@1")
     lake.apply([replace(DEMAND, description="other words")])
     assert "version 3" in str(lake.apply([less]))
     assert [version.ref for version in lake.definitions.services["tips"]] == ["tips@3"]
