@@ -451,8 +451,9 @@ class Catalog:
         later = (n for n in self.numbers() if n > base.number)
         winner = next((n for n in later if state(self.snapshot(n).entry) != state(base.entry)), base.number + 1)
         entry = self.snapshot(winner).entry
+        changed = f"{what} {'were' if part == 'definitions' else 'was'} changed by another process meanwhile"
         return ConflictError(
-            f"{what} {'were' if part == 'definitions' else 'was'} changed by another process meanwhile: snapshot {winner} ({entry.kind}, {entry.summary})",
+            f"{changed}: snapshot {winner} ({entry.kind}, {entry.summary})",
             hint="Nothing was lost. Run the command again.",
         )
 
