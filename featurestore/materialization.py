@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from featurestore.acceptance import accepted_views
 from featurestore.folding import Folding
 from featurestore.generations import Manifest, ViewFile, check_succession
 from featurestore.instants import instant_micros, micros_text
-from featurestore.registry import accepted_views
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.pins import Pins

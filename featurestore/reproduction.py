@@ -136,8 +136,8 @@ def _advice(made: Reproduction, manifest: Manifest, *, whole: bool) -> str:
 
 
 def _again(catalog: Catalog, settings: Settings, manifest: Manifest) -> pa.Table:
+    from featurestore.acceptance import bound_views
     from featurestore.documents import decode
-    from featurestore.registry import bound_views
     from featurestore.retrieval import retrieve
     from lakehouse.session import Session
 

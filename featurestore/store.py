@@ -99,7 +99,7 @@ class FeatureStore:
 
     def definitions(self, *, as_of: AsOf = None) -> Definitions:
         """Return the entities, feature views and feature services of a snapshot."""
-        from featurestore.registry import read_definitions
+        from featurestore.acceptance import read_definitions
 
         return read_definitions(self.lake.catalog.resolve(as_of))
 
@@ -140,7 +140,7 @@ class FeatureStore:
             ``pinned`` takes the definitions of the snapshot that is read; ``latest`` tries the newest on old data, as
             the models of that snapshot made it.
         """
-        from featurestore.registry import accepted_views, asked_for, read_definitions
+        from featurestore.acceptance import accepted_views, asked_for, read_definitions
         from featurestore.retrieval import retrieve
         from lakehouse.session import Session
 
@@ -213,8 +213,8 @@ class FeatureStore:
         progress: Callable[[int, int, str], None] | None = None,
     ) -> MaterializationReport:
         """Build one online generation of all online views and serve it. See `featurestore.materialization`."""
+        from featurestore.acceptance import read_definitions
         from featurestore.materialization import materialize
-        from featurestore.registry import read_definitions
 
         snapshot = self.lake.catalog.resolve(as_of)
         return materialize(

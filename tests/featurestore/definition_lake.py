@@ -9,8 +9,9 @@ sys.path.append(str(Path(__file__).parents[1] / "lakehouse"))
 
 from promotion_lake import PromotionLake
 
+from featurestore.acceptance import read_definitions
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureService, FeatureView
-from featurestore.registry import Definitions, apply_definitions, plan_definitions, read_definitions
+from featurestore.registry import Definitions, apply_definitions, plan_definitions
 from lakehouse.session import Session
 
 COLUMNS = {"k": "BIGINT", "v": "BIGINT", "z": "BIGINT"}

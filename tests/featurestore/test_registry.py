@@ -15,14 +15,9 @@ sys.path.append(str(Path(__file__).parent))  # the fixture module lies beside th
 
 from definition_lake import ALL, DEMAND, LAST, TIPS, TRIPS, ZONE, DefinitionLake
 
+from featurestore.acceptance import bound_views, read_definitions
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureService, FeatureView, Projection
-from featurestore.registry import (
-    apply_definitions,
-    bound_views,
-    features_list,
-    features_show,
-    read_definitions,
-)
+from featurestore.registry import apply_definitions, features_list, features_show
 from lakehouse.catalog import Change
 from lakehouse.errors import ConflictError, DefinitionError, FormatTooNewError, PenstockError, RequestError
 from lakehouse.metadata import Executions

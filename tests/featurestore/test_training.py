@@ -28,9 +28,10 @@ sys.path.append(str(Path(__file__).parent))  # the fixture module lies beside th
 
 from feature_lake import FeatureLake
 
+from featurestore.acceptance import bound_views, read_definitions
 from featurestore.content_hash import content_sha256
 from featurestore.definitions import Aggregate, Entity, Feature, FeatureService, FeatureView
-from featurestore.registry import apply_definitions, bound_views, read_definitions
+from featurestore.registry import apply_definitions
 from featurestore.reproduction import differing_rows
 from featurestore.retrieval import RetrievalJob, retrieve
 from featurestore.splits import cut, time_cutoffs
