@@ -65,7 +65,7 @@ def _of_tables(view: FeatureView, source: ReadSource, models: ModelFiles) -> Pas
     keys = {table: found for table in source.tables if (found := primary_key(table, models))}
     if not keys:
         return Past()
-    doubt = Past(doubtful=tuple(sorted(keys.items())))
+    doubt = Past(doubtful=tuple(sorted((table, key) for table, key in keys.items() if not _of_records(table, models))))
     columns = selected(source.tree, {})
     if columns is None or columns.table not in keys or len(keys) > 1:
         return doubt
@@ -81,6 +81,16 @@ def primary_key(table: TableName, models: ModelFiles) -> tuple[str, ...]:
     """Return the primary key of a table; nothing if it has none."""
     model = models.model(table) if table.schema == "warehouse" else None
     return tuple(model.contract.primary_key) if model is not None else ()
+
+
+def _of_records(table: TableName, models: ModelFiles) -> bool:
+    """Return whether a table is keyed by the landed records themselves, of which none comes again."""
+    model = models.model(table)
+    tree = models.tree(table)
+    columns = selected(tree, {}) if tree is not None else None
+    if model is None or columns is None or columns.table.schema != "lake":
+        return False
+    return "_record_id" in {columns.same(name.lower()) for name in model.contract.primary_key}
 
 
 def _reason(table: TableName, key: Sequence[str], models: ModelFiles) -> str:

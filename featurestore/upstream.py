@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -73,7 +74,7 @@ class SourceReader:
             answers must follow from the snapshot alone.
         """
         from lakehouse.models.queries import Refused, nodes, parse_query
-        from lakehouse.models.shape import unstable_functions
+        from lakehouse.models.shape import CLOCK_WORDS, unstable_functions
 
         try:
             query = source_sql(view.source)
@@ -99,11 +100,11 @@ class SourceReader:
                 found.add(table)
         # The newline ends a comment in which the source may end.
         if unstable := unstable_functions(self._connection, f"* from ({query}\n) t"):
-            raise _wrong(
-                view,
-                f"{unstable[0].removesuffix('()1')}() would give other rows on another day",
-                "Answers follow from the snapshot and the asked instants alone: leave the clock and chance out.",
-            )
+            name = unstable[0].removesuffix("()1")
+            hint = "Answers follow from the snapshot and the asked instants alone: leave the clock and chance out."
+            if name in CLOCK_WORDS:
+                hint += f' If it is a column, write it in quotes: "{name}".'
+            raise _wrong(view, f"{name}() would give other rows on another day", hint)
         return ReadSource(query_node, tuple(sorted(found)))
 
 
@@ -193,6 +194,16 @@ class ModelFiles:
     def model(self, table: TableName) -> Model | None:
         """Return the model that makes a table, if there is one."""
         return self._models.by_table.get(table)
+
+    def tree(self, table: TableName) -> Mapping[str, Any] | None:
+        """Return the node in DuckDB's parse tree of the query of the model that makes a table, if there is one."""
+        from lakehouse.models.queries import parse_query, scratch
+
+        model = self.model(table)
+        if model is None:
+            return None
+        with closing(scratch()) as connection:
+            return parse_query(connection, model.query)
 
     def pending(self, entry: Entry) -> tuple[str, ...]:
         """Return the tables whose model means something else than what last ran, by name; not those that never ran."""

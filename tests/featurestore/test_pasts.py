@@ -159,6 +159,17 @@ def test_where_it_cannot_be_told_the_plan_says_what_is_kept(lake: DefinitionLake
     assert lake.plan_features([replace(view, delay="1h", history="current")]).notes == ()
 
 
+def test_nothing_is_said_of_tables_that_have_a_row_per_landed_record(lake: DefinitionLake):
+    lake.model(
+        "records",
+        "create table warehouse.records (id varchar primary key, zone integer, seen timestamptz, fare decimal(10,2));\n"
+        "insert or replace into warehouse.records\n"
+        "select _record_id as id, z as zone, to_timestamp(k * 3600) as seen, v / 100 as fare from lake.trips;\n",
+    )
+    lake.promote()
+    assert lake.plan_features([status("warehouse.records")]).notes == ()
+
+
 def test_all_tables_that_are_joined_are_told(lake: DefinitionLake):
     source = "select t.zone, t.seen, s.fare from warehouse.trips t join warehouse.zone_status s using (zone)"
     plan = lake.plan_features([status(source), status(source, name="again")])

@@ -466,6 +466,10 @@ def test_a_kept_view_that_broke_stands_in_nobodys_way(lake: DefinitionLake):
         ({"push": True}, ["push does not work yet"]),
         ({"source": "select * from warehouse.trips AT (VERSION => 1)"}, ["AT"]),
         ({"source": "select *, now() as n from warehouse.trips"}, ["now() would give other rows on another day"]),
+        (
+            {"source": "select zone, seen, fare from warehouse.trips where user is not null"},
+            ["user() would give other rows on another day", 'If it is a column, write it in quotes: "user".'],
+        ),
         ({"source": "select * from warehouse.trips using sample 10%"}, ["SAMPLE"]),
         ({"source": "select * from read_csv('/etc/passwd')"}, ["read_csv() in FROM", "reads the lake only"]),
         ({"source": "select * from '/etc/passwd'"}, ["is a file"]),
