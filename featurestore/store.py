@@ -201,7 +201,9 @@ class FeatureStore:
     def _serving(self) -> Serving:
         from featurestore.serving import Serving
 
-        return Serving(self.online, self.lake.catalog.clock, lake=lambda: self.lake.catalog.identity)
+        catalog = self.lake.catalog
+        # It must not hold the store: a store that is dropped closes its files at once.
+        return Serving(self.online, catalog.clock, lake=lambda: catalog.identity)
 
     def materialize(
         self,

@@ -216,9 +216,10 @@ class Catalog:
 
     def _mark(self, key: str) -> str | None:
         try:
-            return str(msgspec.json.decode(self.storage.read(LAKE_FILE)).get(key))
+            value = msgspec.json.decode(self.storage.read(LAKE_FILE)).get(key)
         except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
             return None
+        return None if value is None else str(value)
 
     # -- objects ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import math
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from online_lake import (
 
 from featurestore.definitions import Entity, Feature, FeatureService, FeatureView
 from featurestore.response import OnlineFeatures, Stamp
+from featurestore.store import FeatureStore
 from lakehouse.errors import CatalogDamagedError, PenstockError, RequestError
 from lakehouse.types import TableName
 
@@ -145,6 +147,21 @@ def test_no_rows(served: OnlineLake):
         assert answer.to_dict() == {"zone": [], **{name: [] for name in ZONE_1}}
         assert len(answer) == answer.to_arrow().num_rows == 0
         assert answer.to_arrow().schema.field("fare").type == pa.decimal128(10, 2)
+
+
+def test_a_store_that_is_dropped_closes_its_files_at_once(fresh: OnlineLake):
+    from featurestore.online import mapped
+
+    before = set(mapped._open)
+    gc.disable()  # what only a collection frees, a busy server keeps for long
+    try:
+        store = FeatureStore(fresh.root / "lake")
+        assert len(store.get_online_features("tips", [{"zone": 1}], at=NOON)) == 1
+        assert set(mapped._open) > before
+        del store
+        assert set(mapped._open) == before
+    finally:
+        gc.enable()
 
 
 def test_a_view_of_everybody_needs_no_keys(served: OnlineLake):
