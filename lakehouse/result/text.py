@@ -10,6 +10,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.types import plural, printable
@@ -122,24 +123,18 @@ def _columns(preview: Preview) -> list[_Column]:
 
 
 def _fitted(columns: list[_Column], room: int) -> tuple[list[_Column], list[str]]:
-    """Squeeze the widest texts, then leave out columns from the right, until the lines fit."""
-    kept = list(columns)
-    while len(kept) > 1:
-        squeezed = _squeezed(kept, room)
-        if squeezed is not None:
-            return squeezed, [column.name for column in columns[len(kept) :]]
-        kept.pop()
-    only = [_with_width(column, min(column.width, room)) for column in kept]
-    return only, [column.name for column in columns[len(kept) :]]
+    """Leave out columns from the right until the others can fit, and squeeze the widest texts until they do."""
+    ends = accumulate(_least(column) + _GAP for column in columns)
+    count = max(1, sum(end - _GAP <= room for end in ends))
+    return _squeezed(columns[:count], room), [column.name for column in columns[count:]]
 
 
-def _squeezed(columns: list[_Column], room: int) -> list[_Column] | None:
-    widths = [column.width for column in columns]
-    least = [_least(column) for column in columns]
+def _squeezed(columns: list[_Column], room: int) -> list[_Column]:
+    if len(columns) == 1:
+        return [_with_width(columns[0], min(columns[0].width, room))]
+    widths, least = [column.width for column in columns], [_least(column) for column in columns]
     while sum(widths) + _GAP * (len(widths) - 1) > room:
         index = max(range(len(widths)), key=lambda i: widths[i] - least[i])
-        if widths[index] <= least[index]:
-            return None
         widths[index] -= 1
     return [_with_width(column, width) for column, width in zip(columns, widths, strict=True)]
 
@@ -148,7 +143,8 @@ def _least(column: _Column) -> int:
     """Return how narrow a column may become: numbers and times are never cut."""
     if not column.rigid:
         return min(_NARROW, column.width)
-    return min(column.width, max([min(_NAME, _width(column.name)), *map(_width, column.cells)]))
+    head = max(min(_NAME, _width(column.name)), min(_NARROW, len(column.type)))
+    return min(column.width, max([head, *map(_width, column.cells)]))
 
 
 def _with_width(column: _Column, width: int) -> _Column:

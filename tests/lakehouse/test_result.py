@@ -247,6 +247,14 @@ def test_names_over_numbers_stay_whole_and_columns_are_left_out():
     assert f"… {len(names) - len(shown)} more columns: {names[len(shown)]}" in lines
 
 
+def test_a_table_of_very_many_columns_shows_the_first_and_counts_the_others():
+    text = result_of(f"select {', '.join(f'{i} as c{i}' for i in range(3_000))}").to_text(width=80)
+    names, types, _, _, others = text.splitlines()
+    shown = len(names.split())
+    assert types.split() == ["integer"] * shown
+    assert others.startswith(f"… {3_000 - shown:,} more columns: c{shown}, ")
+
+
 def test_one_is_no_plural():
     text = result_of("select 123456789012345 as first, 123456789012345 as second").to_text(width=25)
     assert "… 1 more column: second" in text
