@@ -55,7 +55,9 @@ class Step:
     loads
         How many loads it reads.
     rows_to_read
-        Rows of its inputs that it reads; of a table that runs before it, the rows as they are now.
+        Rows of its inputs that it reads; None if one of them is yet to run, so that nobody knows.
+    yet_to_run
+        The tables among its inputs that the same promotion makes anew before it.
     schema_changes
         How the table's columns change, one text each.
     breaking
@@ -73,7 +75,8 @@ class Step:
     reason: str
     reads: tuple[str, ...] = ()
     loads: int = 0
-    rows_to_read: int = 0
+    rows_to_read: int | None = 0
+    yet_to_run: tuple[str, ...] = ()
     schema_changes: tuple[str, ...] = ()
     breaking: bool = False
     warnings: tuple[str, ...] = ()
@@ -260,8 +263,9 @@ class _Planner:
         """Return what has to be done with a model, having checked that it can be."""
         table, reads = str(model.table), tuple(str(name) for name in model.needs)
         reason, arrived = self._why(model)
+        orphans = self._reads_without_model(model)
         if reason is None:
-            return Step(table, "nothing to do", _UNCHANGED, reads, model=model)
+            return Step(table, "nothing to do", _UNCHANGED, reads, warnings=orphans, model=model)
         self._refuse_missing(model)
         shape = _shape(model, self._columns(model))
         why_full = reason if arrived is None else _why_full(model, shape, arrived)
@@ -269,6 +273,7 @@ class _Planner:
         schema = contract_schema(model.contract, row_wise=shape.row_wise, pii=model.annotations.pii)
         query, warnings = self._bind(model, shape)
         changes, breaking = _schema_changes(self._stored_schema(model.table), schema)
+        yet_to_run = tuple(str(name) for name in model.reads if name in self.running)
         self.running.add(model.table)
         return Step(
             table=table,
@@ -276,10 +281,11 @@ class _Planner:
             reason=why_full or reason,
             reads=reads,
             loads=self._loads(model, only),
-            rows_to_read=self._rows(model, only),
+            rows_to_read=None if yet_to_run else self._rows(model, only),
+            yet_to_run=yet_to_run,
             schema_changes=changes,
             breaking=breaking,
-            warnings=warnings,
+            warnings=(*warnings, *orphans),
             model=model,
             shape=shape,
             query=query,
@@ -308,6 +314,14 @@ class _Planner:
             return f"{since} changed", None
         arrived = arrivals(read_source(self.snapshot, since.name), entry.read[str(since)])
         return f"{plural(len(arrived.files), 'new file')} in {since}", arrived
+
+    def _reads_without_model(self, model: Model) -> tuple[str, ...]:
+        """Return a warning for each table that a model reads and that nothing fills any more."""
+        return tuple(
+            f"it reads {name}, whose model is gone: that table stays as it is for ever"
+            for name in model.reads
+            if str(name) in self.snapshot.entry.models and name not in self.models.by_table
+        )
 
     def _refuse_missing(self, model: Model) -> None:
         """Refuse inputs that are nowhere; what runs before this model will be there."""
@@ -389,7 +403,7 @@ class _Planner:
         )
 
     def _rows(self, model: Model, only: frozenset[int] | None) -> int:
-        """Return how many rows of its inputs a model will read; tables that other models fill first count as now."""
+        """Return how many rows of its inputs a model will read, all of them being what they are now."""
         rows = 0
         for name in model.reads:
             if name.schema == "lake":

@@ -61,6 +61,8 @@ class TableReport:
         Rows that this run rejected, by rule; a row that breaks several rules counts under each.
     rows
         The table's rows now.
+    warnings
+        What the plan warned of.
     """
 
     table: str
@@ -78,6 +80,7 @@ class TableReport:
     by_reason: Mapping[str, int]
     rows: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +401,7 @@ def _report(step: Step, counts: Mapping[str, int], by_reason: Mapping[str, int],
         by_reason=dict(by_reason),
         rows=counts["good"],
         seconds=seconds,
+        warnings=step.warnings,
     )
 
 

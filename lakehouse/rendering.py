@@ -16,7 +16,7 @@ from lakehouse.types import plural
 if TYPE_CHECKING:
     from lakehouse.land_report import LandReport, OnChange
     from lakehouse.landing import Progress
-    from lakehouse.promotion import Plan, PromotionReport
+    from lakehouse.promotion import Plan, PromotionReport, Step
 
 __all__ = [
     "PLAN_COLUMNS",
@@ -171,12 +171,25 @@ def plan_text(plan: Plan, sql: Path) -> list[str]:
     """Return what a promotion would do, with the models of a directory."""
     lines = [_nothing_to_do(plan.steps, sql)] if plan.is_empty else []
     for step in plan.steps:
-        read = f", reads {plural(step.rows_to_read, 'row')}" if step.mode != "nothing to do" else ""
+        read = f", reads {_read_text(step)}" if step.runs else ""
         lines.append(f"{click.style(str(step.table), bold=True)}: {step.mode} ({step.reason}){read}")
         breaking = " (breaking)" if step.breaking else ""
         lines += [f"  {text}{breaking}" for text in step.schema_changes]
         lines += [f"  warning: {text}" for text in step.warnings]
-    return lines + [f"{table}: its model is gone; the table stays as it is" for table in plan.removed]
+    return lines + [_removed_text(table, plan.steps) for table in plan.removed]
+
+
+def _read_text(step: Step) -> str:
+    if step.rows_to_read is not None:
+        return plural(step.rows_to_read, "row")
+    *others, last = step.yet_to_run
+    return f"{', '.join(others)} and {last} as they will be" if others else f"{last} as it will be"
+
+
+def _removed_text(table: str, steps: Sequence[Step]) -> str:
+    readers = [step.table for step in steps if table in step.reads]
+    still = f", and {', '.join(readers)} still {'reads' if len(readers) == 1 else 'read'} it" if readers else ""
+    return f"{table}: its model is gone; the table stays as it is{still}"
 
 
 PLAN_COLUMNS = ("kind", "name", "action", "reason", "rows_to_read", "changes", "breaking", "warnings")
@@ -210,12 +223,14 @@ def _nothing_to_do(models: Sequence[object], sql: Path) -> str:
 def promotion_text(report: PromotionReport, sql: Path) -> list[str]:
     """Return what a promotion did with the models of a directory; its counts add up."""
     if report.snapshot is None:
-        return [_nothing_to_do(report.tables, sql)]
+        warnings = [f"{table.table}: warning: {text}" for table in report.tables for text in table.warnings]
+        return [_nothing_to_do(report.tables, sql), *warnings]
     lines = []
     for table in report.tables:
         lines.append(
             f"{click.style(str(table.table), bold=True)}: {table.mode} ({table.reason}), {table.seconds:.1f} s"
         )
+        lines += [f"  warning: {text}" for text in table.warnings]
         if table.mode == "nothing to do":
             continue
         fates = [(name, getattr(table, name)) for name in ("quarantined", "replaced", "good")]

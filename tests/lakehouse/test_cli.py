@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from featurestore.cli import cli
 from lakehouse import Lake
+from lakehouse.errors import ConflictError
 
 
 @pytest.fixture
@@ -138,6 +139,62 @@ def test_landing_says_what_is_malformed_and_where_to_see_all(project: Path) -> N
     assert report["first_malformed"] == []
 
 
+@pytest.fixture
+def three_sources(project: Path) -> Path:
+    (project / "penstock.toml").write_text(
+        "".join(f'[sources.{name}]\nfiles = "{name}.csv"\n' for name in ("orders", "customers", "prices"))
+    )
+    for name in ("orders", "prices"):
+        (project / f"{name}.csv").write_text("id,fare\n1,2.50\n")
+    return project
+
+
+def test_a_source_that_fails_keeps_no_other_from_landing(three_sources: Path) -> None:
+    told = run("land", code=1)
+    assert [line.partition(":")[0] for line in told.stdout.splitlines() if line[0] != " "] == ["orders", "prices"]
+    assert re.fullmatch(r"error: customers: \S+/customers.csv: there is no such file\n  .*\n", told.stderr)
+    reports = json.loads(run("land", "--format", "json", code=1).stdout)
+    assert [(report["source"], report["snapshot"]) for report in reports] == [("orders", 1), ("prices", 2)]
+    rows = list(csv.DictReader(io.StringIO(run("land", "--format", "csv", code=1).stdout)))
+    assert [(row["uri"], row["status"]) for row in rows] == [("orders.csv", "unchanged"), ("prices.csv", "unchanged")]
+    assert "customers" not in run("land", "orders").output
+
+
+@pytest.mark.parametrize(
+    ("losers", "code"), [({"orders"}, 1), ({"customers"}, 75), ({"customers", "prices"}, 75), ({"prices"}, 1)]
+)
+def test_landing_fails_for_now_only_if_every_failure_is_for_now(
+    three_sources: Path, monkeypatch: pytest.MonkeyPatch, losers: set[str], code: int
+) -> None:
+    land = Lake.land
+
+    def losing(lake: Lake, source: str, *arguments: object, **options: object) -> object:
+        if source in losers:
+            raise ConflictError("another process won")
+        return land(lake, source, *arguments, **options)
+
+    monkeypatch.setattr(Lake, "land", losing)
+    told = run("land", code=code).stderr
+    assert all(f"error: {name}: another process won" in told for name in losers)
+
+
+def test_landing_tells_what_landed_when_an_error_is_none_of_ours(
+    three_sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land = Lake.land
+
+    def broken(lake: Lake, source: str, *arguments: object, **options: object) -> object:
+        if source == "orders":
+            raise KeyError(source)
+        return land(lake, source, *arguments, **options)
+
+    monkeypatch.setattr(Lake, "land", broken)
+    told = run("land", code=1)
+    assert told.stdout.startswith("prices: 1 file landed")
+    assert "error: customers: " in told.stderr
+    assert "error: KeyError" in told.stderr
+
+
 def test_landing_says_that_a_setting_took_effect(project: Path) -> None:
     run("land")
     (project / "a.csv").write_text("id,fare\n1,2.50\n")
@@ -220,10 +277,27 @@ def test_a_model_that_is_gone_is_named(project: Path) -> None:
     )
     run("land")
     run("promote")
+    reader = model.with_name("u.sql")
+    reader.write_text(model.read_text().replace("warehouse.t", "warehouse.u").replace("1 as a", "a from warehouse.t"))
+    assert "warehouse.u: full (first run), reads 1 row" in run("plan").stdout
+    model.write_text(f"{model.read_text()}-- again\n")
+    assert "warehouse.u: full (first run), reads warehouse.t as it will be" in run("plan").stdout
+    rows = json.loads(run("plan", "--format", "json").stdout)
+    assert {row["name"]: row["rows_to_read"] for row in rows} == {"warehouse.t": 0, "warehouse.u": None}
+    run("promote")
     model.unlink()
+    gone = "warehouse.t: its model is gone; the table stays as it is"
+    warning = "warning: it reads warehouse.t, whose model is gone"
+    text = run("plan").stdout
+    assert "Nothing to do" in text
+    assert warning in text
+    assert f"{gone}, and warehouse.u still reads it" in text
+    assert f"warehouse.u: {warning}" in run("promote").stdout
+    reader.unlink()
     text = run("plan").stdout
     assert "There are no models" in text
-    assert "warehouse.t: its model is gone; the table stays as it is" in text
+    assert gone in text
+    assert "still" not in text
 
 
 @pytest.mark.parametrize(("reads", "code"), [("select 1 as a", 0), ("select id as a from lake.trips", 1)])

@@ -384,6 +384,37 @@ def test_a_lake_that_was_rolled_back_promotes_the_same_again(lake: PromotionLake
     assert state(lake) == wanted
 
 
+def test_rows_of_a_table_that_is_yet_to_run_are_not_known(lake: PromotionLake) -> None:
+    lake.model("daily", DAILY)
+    lake.land("trips", COLUMNS, ("a", [(1, 1, 1), (2, 2, 1)]))
+    first = step(lake, "warehouse.daily")
+    assert (first.rows_to_read, first.yet_to_run) == (None, ("warehouse.trips",))
+    # What a contract only references is not read.
+    assert (step(lake).rows_to_read, step(lake).yet_to_run) == (2, ())
+    lake.promote()
+    lake.land("trips", COLUMNS, ("b", [(3, 3, 1)]))
+    assert step(lake, "warehouse.daily").rows_to_read is None
+    lake.promote()
+    lake.model("daily", f"{DAILY}-- again\n")
+    assert step(lake, "warehouse.daily").rows_to_read == 3
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_who_reads_a_table_whose_model_is_gone_is_warned(lake: PromotionLake, edited: bool) -> None:
+    lake.model("daily", DAILY)
+    lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
+    lake.promote()
+    (lake.root / "sql" / "warehouse" / "trips.sql").unlink()
+    if edited:
+        lake.model("daily", f"{DAILY}-- again\n")
+    warned = ("it reads warehouse.trips, whose model is gone: that table stays as it is for ever",)
+    assert step(lake, "warehouse.daily").warnings == warned
+    assert step(lake, "warehouse.zones").warnings == ()
+    assert {table.table: table.warnings for table in lake.promote().tables} == {
+        "warehouse.daily": warned, "warehouse.zones": (),
+    }  # fmt: skip
+
+
 def test_a_model_that_is_gone_leaves_its_table(lake: PromotionLake) -> None:
     lake.model("daily", DAILY)
     lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
