@@ -21,6 +21,7 @@ from lakehouse.errors import PenstockError, RequestError
 
 if TYPE_CHECKING:
     from lakehouse.lake import Lake, TableInfo
+    from lakehouse.land_report import LandReport
     from lakehouse.result import QueryResult
 
 __all__ = ["VERDICT", "cli", "command"]
@@ -127,17 +128,51 @@ _YES = click.option("--yes", is_flag=True, help="Needed where penstock.toml says
 @click.option("--verbose", is_flag=True, help="A line for every file.")
 def _land(lake: Lake, source: str | None, files: Sequence[str], form: str, *, verbose: bool) -> None:
     """Land FILES in SOURCE byte for byte; without FILES those of penstock.toml, without SOURCE all of them."""
-    names = [source] if source else [name for name, declared in lake.settings.sources.items() if declared.files]
+    if source:
+        _print_landed([_landed(lake, source, files or None, form)], form, verbose=verbose)
+        return
+    names = [name for name, declared in lake.settings.sources.items() if declared.files]
     if not names:
         raise RequestError("penstock.toml declares no files to land", hint="Name them: penstock land SOURCE FILES…")
-    reports = []
+    _land_all(lake, names, form, verbose=verbose)
+
+
+def _land_all(lake: Lake, names: Sequence[str], form: str, *, verbose: bool) -> None:
+    """Land sources that know nothing of each other: one that fails keeps no other from landing."""
+    reports: list[LandReport] = []
+    failed: list[tuple[str, Exception]] = []
     for name in names:
-        with rendering.progress_bar(hidden=form != "table") as progress:
-            reports.append(lake.land(name, files or None, progress=progress))
+        try:
+            reports.append(_landed(lake, name, None, form))
+        except Exception as error:  # noqa: BLE001 - told when what landed is told
+            failed.append((name, error))
+    context = click.get_current_context()
+    if failed:
+        codes = [error.exit_code if isinstance(error, PenstockError) else _BUG for _, error in failed]
+        context.meta[VERDICT] = min(codes)  # 75 only if all are temporary
+    _print_landed(reports, form, verbose=verbose)
+    for name, failure in failed:
+        if isinstance(failure, PenstockError):
+            click.echo(f"error: {name}: {failure}", err=True)
+    for _, failure in failed:
+        if not isinstance(failure, PenstockError):
+            raise failure
+    context.exit(context.meta.get(VERDICT, 0))
+
+
+def _landed(lake: Lake, source: str, files: Sequence[str] | None, form: str) -> LandReport:
+    with rendering.progress_bar(hidden=form != "table") as progress:
+        return lake.land(source, files, progress=progress)
+
+
+def _print_landed(reports: Sequence[LandReport], form: str, *, verbose: bool) -> None:
     if form == "json":
         rendering.print_json(reports)
     elif form == "csv":
-        rendering.print_rows([asdict(file) for report in reports for file in report.files], form)
+        from lakehouse.land_report import FileReport
+
+        rows = [asdict(file) for report in reports for file in report.files]
+        rendering.print_rows(rows, form, columns=[field.name for field in fields(FileReport)])
     else:
         for report in reports:
             click.echo("\n".join(rendering.land_text(report, verbose=verbose)))
