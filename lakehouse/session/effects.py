@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 import duckdb
 from duckdb import StatementType
@@ -11,7 +12,7 @@ from duckdb import StatementType
 from lakehouse.errors import QueryError
 from lakehouse.session.statement import check_text
 
-__all__ = ["made_here", "refuse_changes", "session_notes"]
+__all__ = ["made_here", "refuse_changes", "refuse_writes", "session_notes"]
 
 # Statements that show nothing and act on the session alone.
 _SILENT = frozenset(
@@ -30,6 +31,7 @@ _SILENT = frozenset(
         StatementType.VACUUM,
         StatementType.ANALYZE,
         StatementType.LOAD,
+        StatementType.ATTACH,
         StatementType.DETACH,
     }
 )
@@ -44,6 +46,8 @@ _CHANGES = frozenset(
         StatementType.MERGE_INTO,
     }
 )
+_WRITES = frozenset({StatementType.EXPORT, StatementType.ATTACH})
+_COPIES = frozenset({StatementType.COPY, StatementType.MULTI})  # COPY (PIVOT …) TO is several to DuckDB
 _COMMANDS = "The lake changes by penstock land, promote and rollback."
 # What may stand before the name of that which a statement makes, drops or fills.
 _VERBS = frozenset({"create", "drop", "alter", "insert", "update", "delete", "merge", "truncate", "comment", "copy"})
@@ -66,7 +70,9 @@ def session_notes(query: str) -> list[str]:
     except duckdb.Error:
         return []  # whoever runs it says it better
     kinds = [statement.type for statement in statements]
-    if StatementType.ATTACH in kinds or not kinds:
+    if not kinds:
+        return []
+    if StatementType.ATTACH in kinds and len(kinds) > 1:
         return []  # a database of the user's own may take the changes
     if _SILENT.issuperset(kinds):
         raise QueryError(
@@ -111,6 +117,35 @@ def refuse_changes(query: str, schemas: Collection[str]) -> None:
                 f"a query changes nothing of the lake, and {'.'.join(path)} is part of it",
                 hint=f"{_COMMANDS} A table of your own: create temp table … as select …",
             )
+
+
+def refuse_writes(query: str, directory: str) -> None:
+    """Refuse to write files into the lake's own directory: whatever is not of its making damages it.
+
+    Parameters
+    ----------
+    query
+        Statements that DuckDB can parse.
+    directory
+        The lake's, on local disk.
+
+    Raises
+    ------
+    QueryError
+        If a statement copies, exports or attaches something there.
+    """
+    root = Path(directory).resolve()
+    for statement in duckdb.extract_statements(query):
+        words = _top_words(statement.query)
+        copies = statement.type in _COPIES and "to" in map(str.lower, words)
+        if not copies and statement.type not in _WRITES:
+            continue
+        for text in (word[1:-1].replace("''", "'") for word in words if word[0] == "'"):
+            if Path(text.removeprefix("file://")).expanduser().resolve().is_relative_to(root):
+                raise QueryError(
+                    f"a query writes nothing into the lake, and {text} lies there",
+                    hint=f"Write it somewhere else. {_COMMANDS}",
+                )
 
 
 def made_here(statement: str) -> str | None:

@@ -20,7 +20,7 @@ from lakehouse.result import QueryResult
 from lakehouse.result.query_result import query_error
 from lakehouse.scan import Predicate, prune, scan_sql
 from lakehouse.session import system
-from lakehouse.session.effects import refuse_changes
+from lakehouse.session.effects import refuse_changes, refuse_writes
 from lakehouse.session.statement import At, Comparison, Statement, TableUse, check_text, parse, predicates
 from lakehouse.session.streaming import stream, type_names
 from lakehouse.sources import Source, read_source, twin_table, view_sql
@@ -254,6 +254,8 @@ class Session:
             self.require_all()
         if statement is None:
             refuse_changes(query, {name.schema for name in self._names(self.snapshot)})
+            if self.snapshot.storage.is_local:
+                refuse_writes(query, self.snapshot.storage.uri)
             return _Prepared(query, select=False, own=True), False
         names = [self._lake_name(use, statement) for use in statement.uses]
         changed = [self._point(use, name, statement) for use, name in zip(statement.uses, names, strict=True)]

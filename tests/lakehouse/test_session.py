@@ -160,6 +160,24 @@ def test_what_only_reads_the_lake_or_is_the_users_own_may_change(session, tmp_pa
     assert session.sql("select 1; select count(*) from comment").fetchall() == [(4,)]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "copy (select 1 as x) to '{lake}/_catalog/log/7.json'",
+        "select 1; copy warehouse.zones to '{lake}/../{name}/it''s.csv' (header false)",
+        "copy (pivot warehouse.zones on zone using count(*)) to '{lake}/x.csv'",
+        "export database '{lake}/raw'",
+        "attach '{lake}/own.db' as own; create table own.t as select 1 as x",
+    ],
+)
+def test_no_query_writes_into_the_lake(session, catalog, statement):
+    lake = Path(catalog.storage.uri)
+    before = sorted(lake.rglob("*"))
+    with pytest.raises(QueryError, match=r"writes nothing into the lake, and .*lies there"):
+        session.sql(statement.format(lake=lake, name=lake.name))
+    assert sorted(lake.rglob("*")) == before
+
+
 def test_an_unknown_time_zone(catalog):
     with pytest.raises(RequestError, match=r"'Europe/Pari' is not a time zone\n.*Europe/Paris"):
         Session(catalog.snapshot(1), timezone="Europe/Pari")
