@@ -10,7 +10,7 @@ from lakehouse.formats.dialect import Dialect
 from lakehouse.settings import SourceSettings
 from lakehouse.sources import LandedFile
 from lakehouse.staging import Counts, StagedFile
-from lakehouse.types import plural
+from lakehouse.types import plural, printable
 
 __all__ = ["Reading", "dialect_notes", "misfit_notes", "time_zone_note"]
 
@@ -93,7 +93,7 @@ class Reading:
 
     def notes(self) -> list[str]:
         """Return notes about files that were perhaps not read as they were meant, and what to do then."""
-        return [*self._utf16(), *self._headers(), *self._headerless(), *self._endless()]
+        return [*self._utf16(), *self._headers(), *self._renamed(), *self._headerless(), *self._endless()]
 
     def _utf16(self) -> list[str]:
         utf16 = [file.file.uri for file, _ in self.files if file.utf16]
@@ -119,6 +119,18 @@ class Reading:
             mend = "If this is UTF-16, convert it to UTF-8 (iconv -f UTF-16LE -t UTF-8 FILE)"
         nulls = self._nulls(file.names, 1)
         return f"{_names([file.file.uri])}: its header is malformed ({error}){instead}{nulls}. {mend}, {self._again}"
+
+    def _renamed(self) -> list[str]:
+        """Return which columns are not called what the header says."""
+        groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+        for file, _ in self.files:
+            if file.renamed:
+                groups.setdefault(file.renamed, []).append(file.file.uri)
+        return [
+            f"{_names(uris)}: columns are called otherwise than in the header: "
+            + _listed([f"{printable(name) or '(no name)'} → {column}" for name, column in renamed])
+            for renamed, uris in groups.items()
+        ]
 
     def _headerless(self) -> list[str]:
         """Return into which columns the values of files without a header went."""

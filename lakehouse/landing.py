@@ -23,7 +23,7 @@ from lakehouse.damage import find_damage
 from lakehouse.delta import DataFile
 from lakehouse.errors import ConflictError, InputError, RequestError
 from lakehouse.file_names import FileNames
-from lakehouse.formats.csv import column_names, first_record, split_fields
+from lakehouse.formats.csv import column_names, first_record, renamed, split_fields
 from lakehouse.formats.csv_structure import looks_like_utf16
 from lakehouse.formats.dialect import Dialect, sniff
 from lakehouse.inputs import Fingerprint, InputFile, expand
@@ -305,6 +305,7 @@ class _Load:
             header=dialect.to_text(names),
             names=tuple(names),
             utf16=looks_like_utf16(sample),
+            renamed=tuple(renamed(sample, dialect, names)),
         )
 
     # -- types --------------------------------------------------------------------------------------------------

@@ -91,6 +91,8 @@ class StagedFile:
         How it is cut, the dialect and names as JSON, and its column names.
     utf16
         Whether it looks like UTF-16.
+    renamed
+        Names of its header with the columns that are called otherwise.
     """
 
     index: int
@@ -100,6 +102,7 @@ class StagedFile:
     header: str
     names: tuple[str, ...]
     utf16: bool = False
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)

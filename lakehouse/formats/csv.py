@@ -23,9 +23,20 @@ from lakehouse.formats.csv_chunks import Chunk, chunks, first_record
 from lakehouse.formats.csv_faults import settle
 from lakehouse.formats.csv_structure import BOM, Fault, Structure, line_ends, positions, scan
 from lakehouse.formats.csv_utf8 import invalid_positions
-from lakehouse.formats.dialect import Dialect, column_names, sniff, split_fields
+from lakehouse.formats.dialect import Dialect, column_names, renamed, sniff, split_fields
 
-__all__ = ["Chunk", "Dialect", "Tiles", "chunks", "column_names", "first_record", "read_chunk", "sniff", "split_fields"]
+__all__ = [
+    "Chunk",
+    "Dialect",
+    "Tiles",
+    "chunks",
+    "column_names",
+    "first_record",
+    "read_chunk",
+    "renamed",
+    "sniff",
+    "split_fields",
+]
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from lakehouse.formats.csv_bits import Marks
 from lakehouse.formats.csv_faults import body, settle
 from lakehouse.formats.csv_structure import BOM, looks_like_utf16, scan
 
-__all__ = ["Dialect", "column_names", "first_record", "sniff", "split_fields"]
+__all__ = ["Dialect", "column_names", "first_record", "renamed", "sniff", "split_fields"]
 
 _CANDIDATES = ",;\t|"
 # Deliberately wider than the grammar of the typed view: a header must not look like data of any kind.
@@ -109,7 +110,9 @@ def sniff(
     same number of fields, more than one; of equals the one with more fields, then the first in that order. If none
     splits, it is the comma. The first record is a header if all its fields are among ``known`` (case-insensitively);
     otherwise if every field is non-empty, distinct (case-insensitively) and looks like no number, date, time or
-    boolean. So a headerless file of nothing but text is taken to have one: say ``header=False`` there.
+    boolean. So a headerless file of nothing but text is taken to have one: say ``header=False`` there. A last field
+    that is empty for a delimiter at the end does not count; unless the others are ``known``, it must then be empty in
+    every record of the sample.
 
     Parameters
     ----------
@@ -159,10 +162,24 @@ def _has_header(sample: bytes, dialect: Dialect, known: Sequence[str]) -> bool:
     if first is None:
         return not looks_like_utf16(sample)
     fields = [name.strip() for name in split_fields(first, dialect)]
+    trails = len(fields) > 1 and not fields[-1]
+    if trails:
+        del fields[-1]
     folded = [name.casefold() for name in fields]
     if known and set(folded) <= {name.strip().casefold() for name in known}:
         return True
-    return all(fields) and len(set(folded)) == len(fields) and not any(map(_VALUE.fullmatch, fields))
+    if not all(fields) or len(set(folded)) < len(fields) or any(map(_VALUE.fullmatch, fields)):
+        return False
+    return not trails or _all_trail(sample, dialect, len(fields) + 1)
+
+
+def _all_trail(sample: bytes, dialect: Dialect, width: int) -> bool:
+    """Return whether the last field of all records that have one is empty; a last, cut record may have lost it."""
+    data = np.frombuffer(sample.removeprefix(BOM), np.uint8)
+    found = scan(data, dialect.marks)
+    ends = [0, *(found.at[found.kind != dialect.marks.delimiter] + 1).tolist()]
+    records = (body(data[start:end].tobytes()) for start, end in pairwise(ends))
+    return not any(field.strip() for record in records for field in split_fields(record, dialect)[width - 1 :])
 
 
 def first_record(sample: bytes, dialect: Dialect) -> bytes | None:
@@ -245,6 +262,15 @@ def column_names(header_record: bytes | None, dialect: Dialect, width: int) -> l
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def renamed(sample: bytes, dialect: Dialect, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each name of the header that is not its column's, with the column's; but none that cannot be read."""
+    header = first_record(sample, dialect) if dialect.header else None
+    if header is None:
+        return []
+    pairs = [(field, _name(field), name) for field, name in zip(_split(header, dialect), names, strict=True)]
+    return [(text, name) for field, text, name in pairs if text != name and (text or not field.strip())]
 
 
 def _name(field: bytes) -> str:

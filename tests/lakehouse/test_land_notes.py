@@ -82,6 +82,29 @@ def test_a_malformed_header_is_promoted_as_malformed(project: Path) -> None:
     assert (table.landed, table.malformed, table.good) == (2, 1, 1)
 
 
+# Columns that are not called what the header says
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("_record_id,_rest,b", "_record_id → _record_id_2, _rest → _rest_2"),
+        ("a,a,b", "a → a_2"),
+        ("A,a,B", "a → a_2"),
+        (' a ,"b",a\x1b', ""),
+        ("a,b,", "(no name) → column_3"),
+        ("x,X,x,_x,_X", "X → X_2, x → x_3, _x → _x_2 and 1 more"),
+        ("a,a,caf\xe9", "a → a_2"),
+    ],
+)
+def test_a_column_that_is_not_called_what_the_header_says(project: Path, header: str, told: str) -> None:
+    declare(project, "header = true")
+    record = "7" + ",7" * header.count(",")
+    files = [(f"{name}.csv", f"{header}\n{record}{name}\n".encode("latin-1")) for name in "12"]
+    notes = [note for note in land(project, *files) if "called otherwise" in note]
+    assert notes == [f"1.csv, 2.csv: columns are called otherwise than in the header: {told}"] * bool(told)
+
+
 # Files without a header
 
 

@@ -308,6 +308,27 @@ def test_without_header(project: Path) -> None:
     assert rows(lake, "column_1, column_2") == [(1, "ann"), (2, "bob"), (3, "cid")]
 
 
+def test_a_header_that_ends_with_a_delimiter(project: Path) -> None:
+    lake = Lake(project)
+    lake.land("s", put(project, "a.csv", b"a,b,\r\n1,x,\r\n2,y,\r\n"))
+    lake.land("s", put(project, "b.csv", b"A,b,c,\n3,z,5,\n"))
+    lake.land("s", put(project, "c.csv", b"c,a,\n6,4,stray\n"))
+    columns = [(column.name, column.type) for column in lake.source("s").schema.columns]
+    assert columns == [
+        ("a", "bigint"),
+        ("b", "varchar"),
+        ("column_3", "varchar"),
+        ("c", "bigint"),
+        ("column_4", "unknown"),
+    ]
+    assert rows(lake, "a, b, column_3, c") == [
+        (1, "x", None, None),
+        (2, "y", None, None),
+        (3, "z", None, 5),
+        (4, None, "stray", 6),
+    ]
+
+
 def test_awkward_column_names(project: Path) -> None:
     (project / "penstock.toml").write_text("[sources.s]\nheader = true\n")
     lake = Lake(project)
