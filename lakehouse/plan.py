@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from lakehouse.catalog import Catalog, Snapshot
 from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.entries import ModelEntry
-from lakehouse.errors import ModelError, PenstockError, ProjectError, RequestError, near
+from lakehouse.errors import ModelError, ProjectError, QueryError, RequestError, near
 from lakehouse.markup import html_table
 from lakehouse.model_files import check_sql_directory, model_files
 from lakehouse.settings import Paths, Settings
@@ -337,12 +337,15 @@ class _Planner:
                 )
                 what = f"nothing has landed in {name.name} yet"
             else:
-                known = [
-                    known for known in (*entry.tables, *map(str, self.models.by_table)) if known != str(model.table)
-                ]
-                hint = near(str(name), known, what="other tables")
+                hint = near(str(name), self._readable(model, name.schema), what="what models read")
                 what = f"there is no table {name}"
             raise ModelError(what, file=model.file, line=_line_of(model, name), hint=hint)
+
+    def _readable(self, model: Model, schema: str) -> list[str]:
+        """Return what a model may read: sources, other tables of the warehouse, and those of a schema that it named."""
+        stored = [TableName.parse(name) for name in self.snapshot.entry.tables]
+        tables = {*self.models.by_table, *(table for table in stored if table.schema in ("warehouse", schema))}
+        return [*(f"lake.{source}" for source in self.snapshot.entry.sources), *map(str, tables - {model.table})]
 
     def _bind(self, model: Model, shape: Shape) -> tuple[str, tuple[str, ...]]:
         """Have DuckDB bind the query over its inputs' schemas; return the query to run, and warnings."""
@@ -365,18 +368,11 @@ class _Planner:
         return {name.lower() for described in tables for name, _ in described}
 
     def _described(self, model: Model, query: str) -> list[tuple[str, str]]:
-        import duckdb
-
         session = self._bound()
         try:
             return session.describe(query)
         except RequestError as error:
-            place = str(error)
-            try:
-                session.connection.execute(f"explain {query}")
-            except duckdb.Error as told:  # the same once more, but with the line
-                place = str(told)
-            raise _in_file(error, model, place) from None
+            raise _in_file(error, session, model, query) from None
 
     def _bound(self) -> Session:
         """Return the session that queries are bound on: all models' tables are there, empty, as contracts say."""
@@ -503,8 +499,18 @@ def _line_of(model: Model, name: TableName) -> int:
     return model.query_line
 
 
-def _in_file(error: PenstockError, model: Model, told: str) -> ModelError:
-    """Return DuckDB's error about a query as an error about the model's file."""
-    place = _LINE.search(told)
-    line = model.query_line + int(place[1]) - 1 if place else model.query_line
-    return ModelError(error.what, file=model.file, line=line, hint=error.hint)
+def _in_file(error: RequestError, session: Session, model: Model, query: str) -> ModelError:
+    """Return an error about a query as one about the model's file, in our words and with the line."""
+    import duckdb
+
+    from lakehouse.models import said
+
+    line, (what, hint) = model.query_line, (error.what, error.hint)
+    try:
+        session.connection.execute(f"explain {query}")
+    except duckdb.Error as told:  # the same once more, but with the line
+        place = _LINE.search(str(told))
+        line += int(place[1]) - 1 if place else 0
+        if isinstance(error, QueryError):
+            what, hint = said(str(told))
+    return ModelError(what, file=model.file, line=line, hint=hint)

@@ -6,6 +6,7 @@ from lakehouse.models.annotations import Annotations
 from lakehouse.models.columns import ColumnCheck, check_columns
 from lakehouse.models.contract import Check, Column, Contract, Reference
 from lakehouse.models.loading import Model, Models, load_models
+from lakehouse.models.refusals import said
 from lakehouse.models.shape import CLOCK_WORDS, PROVENANCE, Shape, shape, with_provenance
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Shape",
     "check_columns",
     "load_models",
+    "said",
     "shape",
     "with_provenance",
 ]

@@ -193,7 +193,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "description": (_text, "one row per trip"),
     "fresh": (_duration, "2h (or 45s, 30m, 1d12h, 1w)"),
     "on_violation": (_violation, "quarantine, or fail"),
-    "max_quarantine": (_share, "5%, or 0.05"),
+    "max_quarantine": (_share, "5%, or 0.05; 100% is the most"),
     "since": (_since, "load(lake.trips)"),
     "order_by": (_column, "column"),
     "tags": (_names, "a, b"),

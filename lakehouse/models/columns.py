@@ -12,6 +12,7 @@ from lakehouse.models.queries import Node, parse_query, scratch
 
 __all__ = ["ColumnCheck", "check_columns"]
 
+_SHOWN = 12  # as many names as a hint lists
 _ZONELESS = {"TIMESTAMP", "DATE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"}
 _ZONED = {"TIMESTAMP WITH TIME ZONE"}
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
@@ -40,15 +41,16 @@ def check_columns(model: Model, described: Sequence[tuple[str, str]]) -> ColumnC
     found = {name.lower(): type_ for name, type_ in described}
     wanted = {column.name.lower(): column for column in model.contract.columns}
     names = [column.name for column in model.contract.columns]
+    lacking = [column.name for name, column in wanted.items() if name not in found]
+    others = [name for name, _ in described if name.lower() not in wanted]
     errors = []
-    for name, column in wanted.items():
-        if name not in found:
-            hint = near(column.name, [n for n, _ in described], what="query columns")
-            errors.append(_error(model, f"the query lacks the column {column.name}", hint))
-    for name, _ in described:
-        if name.lower() not in wanted:
-            hint = near(name, names, what="columns of the contract")
-            errors.append(_error(model, f"the query's column {name} is not in the contract", hint))
+    if lacking:
+        hint = _near(lacking, [name for name, _ in described], "query columns")
+        errors.append(_error(model, f"the query lacks the {_listed(lacking)}", hint))
+    if others:
+        are = "is" if len(others) == 1 else "are"
+        hint = _near(others, names, "columns of the contract")
+        errors.append(_error(model, f"the query's {_listed(others)} {are} not in the contract", hint))
     seen = [name.lower() for name, _ in described]
     errors += [
         _error(model, f"the query has {name} twice", None) for name in sorted({n for n in seen if seen.count(n) > 1})
@@ -68,6 +70,17 @@ def check_columns(model: Model, described: Sequence[tuple[str, str]]) -> ColumnC
                 f"wrap it in round(…, {scale}), or rows with more digits go to quarantine"
             )
     return ColumnCheck(tuple(errors), tuple(warnings))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return ``column a`` or ``columns a, b``; of many only the first."""
+    more = f", … ({len(names) - _SHOWN} more)" if len(names) > _SHOWN else ""
+    return f"column{'' if len(names) == 1 else 's'} {', '.join(names[:_SHOWN])}{more}"
+
+
+def _near(names: Sequence[str], known: Sequence[str], what: str) -> str:
+    """Return the known names near a single one, or else all of them."""
+    return near(names[0] if len(names) == 1 else "", known, what=what)
 
 
 def _error(model: Model, what: str, hint: str | None) -> ModelError:

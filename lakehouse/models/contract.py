@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lakehouse.errors import ModelError, near
 from lakehouse.models.queries import nodes, parse_query
+from lakehouse.models.refusals import said
 from lakehouse.models.shape import unstable_functions
 from lakehouse.models.statements import Parts
 from lakehouse.models.tokens import SourceText, Token, depths
@@ -33,6 +34,8 @@ _TYPES_HINT = (
     "timestamptz, timestamp, struct, list, map."
 )
 _TEXT_TYPES = {"varchar", "char", "bpchar", "text", "string", "nvarchar", "character", "varying"}
+_QUOTED = re.compile(r'"([^"]+)"')
+_SIGNS = {"subqueries": "select", "window functions": "over"}  # the word that such a thing has in a CHECK
 _CONSTRAINT_STARTS = {"primary", "unique", "check", "foreign", "constraint"}
 
 
@@ -127,18 +130,28 @@ def _execute(connection: duckdb.DuckDBPyConnection, source: SourceText, statemen
     try:
         connection.execute(source.slice(start, statement[-1].end))
     except duckdb.Error as error:
-        raise _translated(error, source, start) from None
+        raise _translated(error, source, statement) from None
 
 
-def _translated(error: Exception, source: SourceText, start: int) -> ModelError:
-    """Return DuckDB's error, placed in the file."""
+def _translated(error: Exception, source: SourceText, statement: list[Token]) -> ModelError:
+    """Return DuckDB's error in our words, placed in the file."""
     _, _, text = str(error).partition(": ")
     try:
         details = json.loads(text)
     except ValueError:
-        return source.error(str(error), start)
-    message, _, hint = str(details["exception_message"]).partition("\n")
-    return source.error(message, start + int(details.get("position", 0)), hint=hint or None)
+        details = {"exception_message": str(error)}
+    message = str(details["exception_message"])
+    what, hint = said(message)
+    if "position" in details:
+        return source.error(what, statement[0].start + int(details["position"]), hint=hint)
+    return source.error(what, _meant(message, statement), hint=hint)
+
+
+def _meant(message: str, statement: list[Token]) -> int:
+    """Return where the statement has what a message without a place is about; its start if that can't be told."""
+    quoted = _QUOTED.findall(message)
+    sought = quoted[-1].lower() if quoted else next((sign for what, sign in _SIGNS.items() if what in message), None)
+    return next((token.start for token in reversed(statement) if token.name.lower() == sought), statement[0].start)
 
 
 def _refuse_words(source: SourceText, create: list[Token]) -> None:

@@ -199,7 +199,7 @@ def test_without_annotations_the_defaults_hold(project: Project) -> None:
         ("@owner", "@owner has no value", "@owner city-data"),
         ("@fresh soon", "'soon' is no value for @fresh", "2h"),
         ("@on_violation warn", "'warn' is no value", "quarantine, or fail"),
-        ("@max_quarantine 200%", "'200%' is no value", "5%"),
+        ("@max_quarantine 200%", "'200%' is no value", "5%, or 0.05; 100% is the most"),
         ("@max_quarantine x", "'x' is no value", "5%"),
         ("@since lake.s", "no value for @since", "load"),
         ("@since load(warehouse.s)", "no value for @since", "load"),
@@ -285,14 +285,14 @@ def test_types_off_the_list_are_refused_at_their_column(project: Project, type_:
         ("b text (3)", r"text\(3\)"),
         ("_b integer", "names that start with '_'"),
         ("RowID integer", "RowID: DuckDB calls a row's own address so"),
-        ("A integer", "already exists"),
-        ("b integer check (b in (select 1))", "subqueries prohibited"),
+        ("A integer", "the column A is declared twice"),
+        ("b integer check (b in (select 1))", "a subquery"),
         ("b integer check (nope > 1)", "nope"),
         ("b date check (b <= current_date)", "current_date"),
         ("b date check (b <= today())", "another day"),
         ("b timestamptz check (b <= now())", r"a CHECK with now\(\)"),
         ("b double check (b > random())", "random"),
-        ("b foo", "foo does not exist"),
+        ("b foo", "there is no type foo"),
         ("b integer,,", "syntax error"),
         ("b integer check (t.b > 1)", "t.b names the table"),
     ],
@@ -315,6 +315,30 @@ def test_duckdbs_position_becomes_a_place_in_the_file(project: Project) -> None:
     assert (error.line, error.column) == (4, 5)
     error = project.error(f"{CREATE}insert or replace into warehouse.t\nselect 'é',\n  a from from lake.s")
     assert (error.line, error.column) == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("columns", "what", "hint", "line"),
+    [
+        ("a integer,\n  check\n(w > 1)", "a CHECK names w, which is no column of the table", "Declare the column", 3),
+        ("a integer check (a in\n (select 1))", "a CHECK holds a subquery", "REFERENCES", 2),
+        ("a integer check (\nsum(a) > 1)", "a CHECK holds an aggregate", "REFERENCES", 2),
+        ("a integer check (row_number()\nover () > 1)", "a CHECK holds a window", "REFERENCES", 2),
+        ("a integer check (\nabss(a) > 1)", "there is no function abss()", "Did you mean abs?", 2),
+        ("a integer,\nb strng", "there is no type strng", "Did you mean string?", 2),
+        ("a integer,\nprimary key (b)", "a key names b, which is no column of the table", "Declare the column", 2),
+        ("a integer,\na varchar", "the column a is declared twice", "Keep one of them.", 2),
+        ("a integer check (\na < [1])", "Cannot compare values of type INTEGER and type INTEGER", None, 2),
+    ],
+)
+def test_what_duckdb_refuses_is_said_in_a_sentence_with_a_hint_at_its_place(
+    project: Project, columns: str, what: str, hint: str | None, line: int
+) -> None:
+    error = project.error(f"create table warehouse.t ({columns});\n{UPSERT}")
+    assert error.what.startswith(what)
+    assert error.line == line
+    assert (error.hint or "").startswith(hint or "") or hint in error.hint
+    assert "Error:" not in str(error)
 
 
 def test_a_reference_loads_in_any_file_order(project: Project) -> None:
@@ -634,13 +658,17 @@ def test_columns_missing_extra_and_twice(project: Project) -> None:
     whats = [error.what for error in found.errors]
     assert whats == [
         "the query lacks the column b",
-        "the query's column bb is not in the contract",
-        "the query's column x is not in the contract",
-        "the query's column X is not in the contract",
+        "the query's columns bb, x, X are not in the contract",
         "the query has x twice",
     ]
     assert found.errors[0].line == 2
     assert check_columns(model, [("B", "VARCHAR"), ("A", "INTEGER")]).errors == ()
+    wide = check_columns(model, [("bb", "VARCHAR"), *((f"c{i}", "DATE") for i in range(14))]).errors
+    assert [error.what for error in wide] == [
+        "the query lacks the columns a, b",
+        f"the query's columns bb, {', '.join(f'c{i}' for i in range(11))}, … (3 more) are not in the contract",
+    ]
+    assert wide[1].hint == "Columns of the contract: a, b."
 
 
 @pytest.mark.parametrize(

@@ -452,6 +452,17 @@ def test_a_contract_change_is_told_with_its_breaking_parts(lake: PromotionLake) 
     assert lake.rows("warehouse.trips") == [(1, 1, 1)]
 
 
+def test_a_hint_lists_what_models_may_read(lake: PromotionLake) -> None:
+    lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
+    lake.promote()
+    lake.model("daily", DAILY.replace("warehouse.trips", f"warehouse.{30 * 'q'}"))
+    with pytest.raises(ModelError, match=r"\n  What models read: lake\.trips, warehouse\.trips, warehouse\.zones\.\Z"):
+        lake.plan()
+    lake.model("daily", DAILY.replace("warehouse.trips", "typed.trip"))
+    with pytest.raises(ModelError, match=r"\n  Did you mean .*typed\.trips"):
+        lake.plan()
+
+
 def test_a_hint_never_names_the_model_that_asks(lake: PromotionLake) -> None:
     lake.land("trips", COLUMNS, ("a", [(1, 1, 1)]))
     lake.promote()
@@ -469,7 +480,14 @@ def test_a_hint_never_names_the_model_that_asks(lake: PromotionLake) -> None:
     [
         (TRIPS.replace("lake.trips\n", "lake.strips\n").replace("load(lake.trips)", "load(lake.strips)"),
          r"trips.sql:9: nothing has landed in strips yet\n.*penstock land strips FILES…\n.*lake\.trips"),
-        (TRIPS.replace("k, v, z\n", "k,\n v, zz as z\n"), r"(?s)trips.sql:9: .*zz"),
+        (TRIPS.replace("k, v, z\n", "k,\n v, vv as z\n"),
+         r"trips.sql:9: there is no column vv in what the query reads\n  Did you mean v\?\Z"),
+        (TRIPS.replace("k, v, z\n", "k,\n v, t.z\n"),
+         r"trips.sql:9: the query reads nothing called t\n  Did you mean trips\?\Z"),
+        (TRIPS.replace("k, v, z\n", "k,\n abss(v) as v, z\n"),
+         r"trips.sql:9: there is no function abss\(\)\n  Did you mean abs\?\Z"),
+        (TRIPS.replace("k, v, z\n", "k,\n abs('x', v) as v, z\n"),
+         r"trips.sql:9: nothing takes these types: abs\(.*\)\n  Cast an argument.*\Z"),
         (TRIPS.replace("k, v, z\n", "k, v\n"), r"trips.sql:8: the query lacks the column z"),
         (TRIPS.replace("k, v, z\n", "k, v, z, 1 as y\n"), r"trips.sql:8: the query's column y is not in the contract"),
         (TRIPS.replace("from lake.trips\n", "from lake.trips join warehouse.zone using (z)\n"),
