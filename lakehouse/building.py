@@ -56,6 +56,8 @@ class Built:
         Rows of this run, or of the table, that lost their key to another row.
     by_reason
         Rows that this run rejected, by column and rule.
+    warnings
+        What the data showed, in sentences.
     """
 
     step: Step
@@ -65,6 +67,7 @@ class Built:
     replaced: int
     by_reason: Mapping[str, int]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -127,11 +130,13 @@ class Build:
                 self.reasons = reasons_of(report)
                 _refuse_violations(step.model, report, self.reasons)
                 tables, replaced = run.write(report)
+                warnings = tuple(run.untyped())
         files: Overlay = {name: (change.schema, kept) for name, (change, kept) in tables.items()}
         self.overlay.update(files)
         changes = {name: change for name, (change, _) in tables.items()}
         by_reason = {reason.name: reason.rows for reason in self.reasons}
-        return Built(step, files, changes, report.query_rows, replaced, by_reason, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Built(step, files, changes, report.query_rows, replaced, by_reason, seconds, warnings)
 
 
 def _refuse_violations(model: Model, report: GateReport, reasons: Sequence[Reason]) -> None:
@@ -190,6 +195,25 @@ class _Run:
             if found is None:
                 raise
             raise found from None
+
+    def untyped(self) -> Iterator[str]:
+        """Yield what the query saw as null though there was a value, unless it looks at ``_rest`` itself.
+
+        The gate judges the query's rows, and there such a value is gone.
+        """
+        if "_rest" in self.step.query:
+            return
+        for table in self.model.reads:
+            if table.schema == "lake":
+                kept = self.session.prepare(f"select count(*) from {table.sql} where _rest is not null")
+                ((records,),) = self.connection.execute(kept).fetchall()
+                if records:
+                    have = "has" if records == 1 else "have"
+                    yield (
+                        f"{plural(records, 'record')} of {table} {have} values that are not of their column's type: "
+                        "null here, kept in _rest "
+                        f'(penstock sql "select _record_id, _rest from {table} where _rest is not null")'
+                    )
 
     # -- the query and its gate -------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class TableReport:
     rows
         The table's rows now.
     warnings
-        What the plan warned of.
+        What the plan warned of, and what the data showed in this run.
     """
 
     table: str
@@ -319,7 +319,7 @@ class _Promotion:
             read = {str(name): self._mark(name, staged) for name in (*each.step.model.needs, *own)}
             counts = _counts(self.plan.snapshot, each)
             models[each.step.table] = ModelEntry(each.step.model.sha256, read, counts, each.step.model.meaning)
-            reports[each.step.table] = _report(each.step, counts, each.by_reason, each.seconds)
+            reports[each.step.table] = _report(each.step, counts, each.by_reason, each.seconds, each.warnings)
         return models, reports
 
     def _mark(self, name: TableName, staged: Mapping[TableName, Any]) -> Watermark:
@@ -384,7 +384,13 @@ def _unchanged(snapshot: Snapshot, step: Step) -> TableReport:
     return _report(step, snapshot.entry.models[step.table].counts, {}, 0.0)
 
 
-def _report(step: Step, counts: Mapping[str, int], by_reason: Mapping[str, int], seconds: float) -> TableReport:
+def _report(
+    step: Step,
+    counts: Mapping[str, int],
+    by_reason: Mapping[str, int],
+    seconds: float,
+    warnings: tuple[str, ...] = (),
+) -> TableReport:
     return TableReport(
         table=step.table,
         mode=step.mode,
@@ -401,7 +407,7 @@ def _report(step: Step, counts: Mapping[str, int], by_reason: Mapping[str, int],
         by_reason=dict(by_reason),
         rows=counts["good"],
         seconds=seconds,
-        warnings=step.warnings,
+        warnings=(*step.warnings, *warnings),
     )
 
 

@@ -370,6 +370,35 @@ def test_a_list_without_rows_has_its_header_in_csv(project: Path) -> None:
         assert lines[0].startswith(header)
 
 
+def test_promote_says_which_values_landing_could_not_type(project: Path) -> None:
+    model = project / "sql/warehouse/t.sql"
+    model.parent.mkdir(parents=True)
+    model.write_text(
+        "create table warehouse.t (id bigint primary key, fare double);\n"
+        "insert or replace into warehouse.t select id, fare from lake.trips; -- @since load(lake.trips)\n"
+    )
+    run("land")
+    assert "warning" not in run("promote").stdout
+    (project / "b.csv").write_text("id,fare\n3,1.2345678\n4,N/A\n5,1\n")
+    run("land")
+    text = run("promote").stdout
+    assert "warning: 2 records of lake.trips have values that are not of their column's type" in text
+    query = re.search(r'penstock sql "([^"]+)"', text)
+    assert query
+    rows = json.loads(run("sql", query[1], "--format", "json").stdout)
+    assert sorted(row["_rest"] for row in rows) == ['{"fare": "1.2345678"}', '{"fare": "N/A"}']
+
+    model.write_text(
+        "create table warehouse.t (id bigint primary key, fare double);\n"
+        "insert or replace into warehouse.t\n"
+        "select id, coalesce(fare, try_cast(_rest->>'$.fare' as double)) as fare from lake.trips;\n"
+    )
+    assert "warning" not in run("promote").stdout
+    assert json.loads(run("sql", "select fare from warehouse.t where id = 3", "--format", "json").stdout) == [
+        {"fare": 1.2345678}
+    ]
+
+
 def test_csv_has_no_spelling_of_pythons(project: Path) -> None:
     model = project / "sql/warehouse/t.sql"
     model.parent.mkdir(parents=True)
