@@ -42,13 +42,21 @@ _DEFAULT_MEMORY = 4_000_000_000
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _SOURCE_NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_MSGSPEC_PLACE = re.compile(r"(.*) - at `\$\.?(.*)`\Z", re.DOTALL)
+_MSGSPEC_PLACE = re.compile(r" - at `\$\.?(.*)`\Z", re.DOTALL)
 _TOML_PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)\Z", re.DOTALL)
 # A password in a URI's authority, and one among its parameters.
 _PASSWORD = re.compile(r"://[^/?#\s:]*:[^/?#\s]+@")
 _PARAMETER = re.compile(
     r"[?&;](password|passwd|secret|token|access_key|secret_access_key|account_key|sas_token|sig)=[^&;#\s]",
     re.IGNORECASE,
+)
+
+_NUMBERS = (int, int | None)
+_WANTED = (
+    ((str, str | None, Path), "text"),
+    ((bool, bool | None), "true or false"),
+    (_NUMBERS, "a whole number, 1 or more"),  # all of them count something
+    ((tuple[str, ...],), "text or a list of texts"),
 )
 
 _StructT = TypeVar("_StructT", bound=msgspec.Struct)
@@ -465,26 +473,43 @@ class _Reader:
                 raise self._error(path, f"the file {name} cannot be read: {reason}") from None
         raise self._error(path, f"${{{reference}}} is not a reference", "Write ${env:NAME} or ${file:PATH}.")
 
-    def _converted(self, content: object, struct: type[_StructT], path: str) -> _StructT:
+    def _converted(self, content: Mapping[str, Any], struct: type[_StructT], path: str) -> _StructT:
         try:
             return msgspec.convert(content, struct, dec_hook=lambda kind, value: kind(value))
         except msgspec.ValidationError as error:
-            match = _MSGSPEC_PLACE.match(str(error))
-            what, key = (match[1], match[2]) if match else (str(error), "")
-            key = key.replace("[...]", "")
-            what = f"{what[:1].lower()}{what[1:]}".replace("`", "")
-            raise self._error(f"{path}.{key}", what, _allowed(struct, key)) from None
+            match = _MSGSPEC_PLACE.search(str(error))
+            key = match[1] if match else ""
+            raise self._error(f"{path}.{key}", _wrong_value(struct, key, content)) from None
 
     def _error(self, path: str, what: str, hint: str | None = None) -> SettingsError:
         return SettingsError(f"{_key(path)}: {what}", where=self._place, hint=hint)
 
 
-def _allowed(struct: type[msgspec.Struct], key: str) -> str | None:
-    """Return the values that a key takes, where they are few."""
-    kind = get_type_hints(struct).get(key)
-    if kind in (bool, bool | None):
-        return "Allowed: true, false."
-    return f"Allowed: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else None
+def _wrong_value(struct: type[msgspec.Struct], key: str, content: Mapping[str, Any]) -> str:
+    """Return what a key takes, and what stands there instead; of a list, ``key[0]`` is an item."""
+    name, _, index = key.partition("[")
+    kind, value = get_type_hints(struct)[name], content[name]
+    if index:
+        kind, value = str, value[int(index[:-1])]
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    wanted = " or ".join(choices) or next(text for kinds, text in _WANTED if kind in kinds)
+    return f"must be {wanted}, not {_told(value, plainly=kind not in _NUMBERS and not choices)}"
+
+
+def _told(value: object, *, plainly: bool) -> str:
+    """Return a value as people call it: plainly by its kind, else as it is written if it is short."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return "a number" if plainly else str(value)
+        case str():
+            return "text" if plainly else repr(value)
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+    return "a date or time"
 
 
 def _key(path: str) -> str:
