@@ -15,6 +15,7 @@ from lakehouse.types import plural, printable
 __all__ = ["Reading", "dialect_notes", "misfit_notes", "time_zone_note"]
 
 _NAMED = 3
+_TO_UTF8 = "to UTF-8 (mostly iconv -f WINDOWS-1252 -t UTF-8 FILE, or -f LATIN1)"
 
 
 def time_zone_note(source: str, settled: str | None, declared: str | None) -> str | None:
@@ -58,13 +59,20 @@ def _toml(key: str, value: str | bool) -> str:
     return f"{key} = {json.dumps(value)}"
 
 
-def misfit_notes(misfits: Mapping[str, int]) -> list[str]:
-    """Return how many values of each column went to ``_rest``."""
-    return [
+def misfit_notes(source: str, load_id: str, misfits: Mapping[str, int]) -> list[str]:
+    """Return how many values of each column went to ``_rest`` in a load, and the query that shows them.
+
+    The values themselves are not here: a model may declare the column PII.
+    """
+    if not misfits:
+        return []
+    query = f"select _record_id, _rest from lake.{source} where _rest is not null and _load_id = '{load_id}'"
+    counted = [
         f"{name}: {plural(count, 'value')} {'is' if count == 1 else 'are'} not of the column's type; "
         f"null there, kept in _rest"
         for name, count in misfits.items()
     ]
+    return [*counted, f'what this load kept in _rest: penstock sql "{query}"']
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,15 @@ class Reading:
 
     def notes(self) -> list[str]:
         """Return notes about files that were perhaps not read as they were meant, and what to do then."""
-        return [*self._utf16(), *self._headers(), *self._renamed(), *self._headerless(), *self._endless()]
+        return [
+            *self._utf16(),
+            *self._headers(),
+            *self._renamed(),
+            *self._headerless(),
+            *self._not_utf8(),
+            *self._nothing(),
+            *self._endless(),
+        ]
 
     def _utf16(self) -> list[str]:
         utf16 = [file.file.uri for file, _ in self.files if file.utf16]
@@ -114,7 +130,7 @@ class Reading:
         instead = f", and {_listed(unread)} {means} that cannot be read" if unread else ""
         mend = "Mend it"
         if "UTF-8" in error:
-            mend = "Convert the file to UTF-8 (iconv -f ENCODING -t UTF-8 FILE)"
+            mend = f"Convert the file {_TO_UTF8}"
         elif "NUL" in error:
             mend = "If this is UTF-16, convert it to UTF-8 (iconv -f UTF-16LE -t UTF-8 FILE)"
         nulls = self._nulls(file.names, 1)
@@ -158,6 +174,23 @@ class Reading:
         nulls = [name for name in self.known if name.casefold() not in there]
         are = "is" if len(nulls) == 1 else "are"
         return f"; {_listed(nulls)} {are} null in {'its' if files == 1 else 'their'} rows" if nulls else ""
+
+    def _not_utf8(self) -> list[str]:
+        """Return which files have text of another encoding, as their first malformed records show."""
+        uris = [
+            file.file.uri
+            for file, count in self.files
+            if any("UTF-8" in reason for _, reason in count.faults) and "UTF-8" not in (count.header_error or "")
+        ]
+        have = "has" if len(uris) == 1 else "have"
+        return [f"{_names(uris)}: {have} text that is not UTF-8. Convert {_TO_UTF8}, {self._again}"] * bool(uris)
+
+    def _nothing(self) -> list[str]:
+        """Return which files have no record that is well-formed."""
+        uris = [file.file.uri for file, count in self.files if 0 < count.records == count.malformed]
+        them = "it" if len(uris) == 1 else "them"
+        note = f"{_names(uris)}: no record is well-formed, so lake.{self.source} shows nothing of {them}"
+        return [note] * bool(uris)
 
     def _endless(self) -> list[str]:
         """Return where records are longer than a record can be."""

@@ -510,7 +510,7 @@ class _Load:
         skipped = {print_.sha256 for _, print_ in (*plan.unchanged, *plan.aliases)}
         shown = [file.file for file in visible(self._earlier, self.settings.on_change) if file.file.sha256 in skipped]
         late = dialect_notes(self.name, self.settings, shown)
-        return [*([zone] if zone else []), *late, *misfit_notes(settlement.misfits)]
+        return [*([zone] if zone else []), *late, *misfit_notes(self.name, self.load_id, settlement.misfits)]
 
 
 class _Watcher:

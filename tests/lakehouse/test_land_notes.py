@@ -66,9 +66,10 @@ def test_a_damaged_header_in_a_known_source_names_the_columns_that_stay_null(pro
 
 
 def test_utf16_without_a_byte_order_mark(project: Path) -> None:
-    (note,) = land(project, ("a.csv", "id,name\n1,ann\n2,bob\n".encode("utf-16-le")))
+    note, nothing = land(project, ("a.csv", "id,name\n1,ann\n2,bob\n".encode("utf-16-le")))
     assert "a.csv: its header is malformed (line 1, offset 0: NUL byte at offset 1)" in note
     assert "iconv" in note
+    assert nothing.startswith("a.csv: no record is well-formed")
 
 
 def test_a_malformed_header_is_promoted_as_malformed(project: Path) -> None:
@@ -130,6 +131,37 @@ def test_a_long_list_of_columns_is_cut(project: Path) -> None:
     (note,) = land(project, ("1.csv", b"1,2,3,4,5\n"), ("2.csv", b"2,2,3,4,5\n"))
     assert note.startswith("1.csv, 2.csv: their first records were taken as data")
     assert "the values are in column_1, column_2, column_3 and 2 more." in note
+
+
+# Records that are not well-formed
+
+
+def test_text_of_a_one_byte_encoding_says_how_to_convert_it(project: Path) -> None:
+    text = "id,name\n1,ann\n2,café\n"
+    (note,) = land(project, ("a.csv", text.encode("latin-1")))
+    assert note.startswith("a.csv: has text that is not UTF-8. Convert to UTF-8 (mostly iconv -f WINDOWS-1252")
+    assert note.endswith("or -f LATIN1), then penstock rollback 0 and land it again")
+    Lake(project).rollback(0)
+    assert land(project, ("a.csv", text.encode())) == ()
+    assert Lake(project).sql("select name from lake.s order by id").fetchall() == [("ann",), ("café",)]
+
+
+def test_files_without_a_well_formed_record_are_named(project: Path) -> None:
+    (note,) = land(project, ("1.csv", b"id,name\n1\n2\n"), ("2.csv", b"id,name\n3,x\n"), ("3.csv", b"id,name\n"))
+    assert note == "1.csv: no record is well-formed, so lake.s shows nothing of it"
+
+
+# Values of another type
+
+
+def test_values_in_rest_come_with_the_query_that_shows_them(project: Path) -> None:
+    assert land(project, ("1.csv", b"g,h\n1,2\n")) == ()
+    land(project, ("2.csv", b"g,h\nearlier,2\n"))
+    first, second, query = land(project, ("3.csv", b"g,h\nx,y\n3,z\n"))
+    assert (first[:13], second[:15]) == ("g: 1 value is", "h: 2 values are")
+    text = query.removeprefix("what this load kept in _rest: penstock sql ").strip('"')
+    shown = Lake(project).sql(text).fetchall()
+    assert sorted(rest for _, rest in shown) == ['{"g": "x", "h": "y"}', '{"h": "z"}']
 
 
 # A setting that came too late
