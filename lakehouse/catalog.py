@@ -302,7 +302,13 @@ class Catalog:
             return self.snapshot(tags[text])
         if text[:1].isdigit():
             return self._at(parse_instant(text))
-        raise UnknownSnapshotError(f"there is no tag {text!r}", hint=near(text, tags, what="tags"))
+        if text[:1].isalpha():
+            raise UnknownSnapshotError(f"there is no tag {text!r}", hint=near(text, tags, what="tags"))
+        *_, newest = self.numbers() or [0]
+        raise UnknownSnapshotError(
+            f"{text!r} is no snapshot, tag or time",
+            hint=f"Give a snapshot's number (0 to {newest}), a tag, or a UTC time such as 2026-11-23T15:04:05Z.",
+        )
 
     def _at(self, instant: dt.datetime) -> Snapshot:
         if instant > self.clock():

@@ -159,6 +159,15 @@ def test_what_is_not_there(catalog, ref):
         catalog.resolve(ref)
 
 
+@pytest.mark.parametrize("ref", [-1, "-1", "", " ", "_x"])
+def test_what_can_be_no_snapshot_is_told_what_can(catalog, ref):
+    add(catalog, "1")
+    with pytest.raises(
+        UnknownSnapshotError, match=r"is no snapshot, tag or time\n  Give a .*\(0 to 1\), a tag, or a UTC"
+    ):
+        catalog.resolve(ref)
+
+
 @pytest.mark.parametrize("ref", ["2026-99-99", dt.datetime(2026, 1, 1)])  # noqa: DTZ001 - that is the point
 def test_what_is_no_time(catalog, ref):
     with pytest.raises(RequestError):
