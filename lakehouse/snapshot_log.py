@@ -72,15 +72,21 @@ class SnapshotLog:
         try:
             return self.read(top)
         except CatalogDamagedError as error:
-            good = next((n for n in reversed(numbers) if n != top and self._is_readable(n)), None)
-            if good is None:
-                hint = "No snapshot can be read. Restore the catalog from a copy."
-            else:
-                hint = f"The newest good snapshot is {good}; read it with --as-of {good}. "
-                hint += "Restore the file from a copy to go on writing"
-                lost = top not in numbers
-                hint += f"; if it is lost for good, delete {_MARK} to go on from snapshot {good}." if lost else "."
-            raise CatalogDamagedError(error.what, where=error.where, hint=hint) from error
+            raise CatalogDamagedError(error.what, where=error.where, hint=self._way_out(numbers)) from error
+
+    def _way_out(self, numbers: list[int]) -> str:
+        """Return what can be done about a newest entry that cannot be read; giving it up is the user's own act."""
+        good = next((n for n in reversed(numbers) if self._is_readable(n)), None)
+        if good is None:
+            return "No snapshot can be read. Restore the catalog from a copy."
+        lost = [entry_path(number) for number in numbers if number > good]
+        lost += [_MARK] if (self._marked() or 0) > good else []
+        *others, last = lost
+        deleted = f"{', '.join(others)} and {last}" if others else last
+        return (
+            f"The newest good snapshot is {good}; read it with --as-of {good}. Restore the file from a copy to go on "
+            f"writing; if it is lost for good, delete {deleted} to go on from snapshot {good}."
+        )
 
     def read(self, number: int) -> Entry:
         """Return one entry, checked.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,13 +74,40 @@ def test_a_deleted_newest_entry_is_no_step_back(project: Path) -> None:
     assert sorted(path.name for path in catalog_file(project, "log").iterdir()) == ["0.json", "1.json", "2.json"]
 
 
-def test_who_gives_the_newest_entry_up_goes_on_from_the_one_before(project: Path) -> None:
-    land(project, "a", "b")
-    catalog_file(project, "log/2.json").unlink()
-    assert "delete _catalog/head.json" in run("land", code=1).stderr
-    catalog_file(project, "head.json").unlink()
-    assert "1 file landed" in run("land").stdout
-    assert Lake(project).catalog.latest().number == 2
+@pytest.mark.parametrize(
+    ("missing", "damaged", "good", "marked"),
+    [
+        ([3], [], 2, True),
+        ([], [3], 2, True),
+        ([], [3], 2, False),
+        ([], [2, 3], 1, True),
+        ([], [1, 2, 3], 0, True),
+        ([3], [2], 1, True),
+        ([2], [3], 1, False),
+        ([2, 3], [], 1, True),
+    ],
+)
+def test_who_gives_the_newest_entries_up_goes_on_from_the_good_one(
+    project: Path, missing: list[int], damaged: list[int], good: int, marked: bool
+) -> None:
+    land(project, "a", "b", "c")
+    for number in missing:
+        catalog_file(project, f"log/{number}.json").unlink()
+    for number in damaged:
+        catalog_file(project, f"log/{number}.json").write_bytes(b'{"format": 1')
+    if not marked:
+        catalog_file(project, "head.json").unlink()
+    hint = run("land", code=1).stderr
+    to_delete = re.search(rf"delete (.*) to go on from snapshot {good}\.", hint)
+    assert to_delete, hint
+    names = re.split(", | and ", to_delete[1])
+    assert names == [f"_catalog/log/{n}.json" for n in damaged] + ["_catalog/head.json"] * marked
+    for name in names:
+        (project / ".penstock" / name).unlink()
+    assert Lake(project).catalog.latest().number == good
+    assert f"{3 - good} file{'s' * (good == 1)} landed" in run("land").stdout
+    assert Lake(project).catalog.latest().number == good + 1
+    assert run("sql", "select sum(id) from lake.trips", "--format", "csv").stdout.split() == ['"sum(id)"', "6"]
 
 
 @pytest.mark.parametrize("name", ["log/1.json", "log/0.json", "refs/one.json", "lake.json", "head.json"])
