@@ -19,6 +19,7 @@ from lakehouse.catalog import Catalog
 from lakehouse.errors import CatalogDamagedError, StorageError, UnknownSnapshotError
 from lakehouse.metadata import Executions
 from lakehouse.storage import Storage
+from lakehouse.types import plural
 
 MODEL = """create table warehouse.trips (id bigint primary key, fare decimal(10,2) not null);
 insert or replace into warehouse.trips select id, fare from lake.trips; -- @since load(lake.trips)
@@ -105,7 +106,7 @@ def test_who_gives_the_newest_entries_up_goes_on_from_the_good_one(
     for name in names:
         (project / ".penstock" / name).unlink()
     assert Lake(project).catalog.latest().number == good
-    assert f"{3 - good} file{'s' * (good == 1)} landed" in run("land").stdout
+    assert f"{plural(3 - good, 'file')} landed" in run("land").stdout
     assert Lake(project).catalog.latest().number == good + 1
     assert run("sql", "select sum(id) from lake.trips", "--format", "csv").stdout.split() == ['"sum(id)"', "6"]
 
