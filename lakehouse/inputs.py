@@ -33,6 +33,7 @@ _MAGIC: dict[bytes, str] = {
     b"\xfd7zXZ\x00": "xz",
 }
 _ENDINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+_PACKAGES = {"smbclient": "smbprotocol", "libarchive": "libarchive-c"}  # where they are not called as their modules
 _NOT_REGULAR = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -155,7 +156,7 @@ class InputFile:
         head = stored.read(len(magic))
         stored.seek(0)
         if len(head) < len(magic) and magic.startswith(head):
-            raise EOFError(f"the {claimed} file ends before its data begin")
+            raise EOFError
 
     @contextmanager
     def _blame(self) -> Iterator[None]:
@@ -165,11 +166,7 @@ class InputFile:
             # What the system refuses has a number; what a decompressor refuses has none.
             if isinstance(error, OSError) and error.errno is not None:
                 raise InputError(f"cannot be read: {error.strerror or error}", where=self.uri) from error
-            raise InputError(
-                f"the compressed stream is broken: {str(error).rstrip('.')}",
-                where=self.uri,
-                hint="Nothing of this load has landed. Fetch the file again, then run the command again.",
-            ) from error
+            raise _broken(error, self.uri) from error
 
 
 def expand(inputs: Iterable[str | Path], project: Path | None = None) -> list[InputFile]:
@@ -188,18 +185,43 @@ def expand(inputs: Iterable[str | Path], project: Path | None = None) -> list[In
     names = FileNames(project)
     files: dict[str, InputFile] = {}
     for text in inputs:
-        for file in _matches(str(text), names):
+        with _reaching(utf8(str(text))):
+            found = _matches(str(text), names)
+        for file in found:
             if not files.setdefault(file.uri, file).is_same(file):
                 raise InputError("two files have this name, as it can be written in UTF-8", where=file.uri)
     return [files[uri] for uri in sorted(files)]
+
+
+@contextmanager
+def _reaching(where: str) -> Iterator[None]:
+    """Say in our words what keeps an address from being looked at."""
+    try:
+        yield
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or ""
+        install = f"pip install {_PACKAGES.get(missing, missing)}, or s" if missing else "S"
+        raise InputError(
+            "a package that opens this is not installed",
+            where=where,
+            hint=f"{install}ave the file here by other means and name that.",
+        ) from error
+    except OSError as error:
+        reason = f": {error.strerror}" if error.errno is not None and error.strerror else ""
+        hint = "Try again, or save the file here by other means and name that." if "://" in where else None
+        raise InputError(f"cannot be reached{reason}", where=where, hint=hint) from error
 
 
 def _matches(text: str, names: FileNames) -> list[InputFile]:
     where = utf8(text)
     try:
         fs, path = locate(text)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"cannot be opened: {error}", where=where) from error
+    except ValueError as error:
+        raise InputError(
+            "cannot be opened: no such kind of address is known",
+            where=where,
+            hint="Name a path, or a URI that fsspec knows.",
+        ) from error
     if fs.isdir(path):
         raise InputError("is a directory", where=where, hint=f"Name its files, e.g. {where.rstrip('/')}/*.csv")
     if fs.exists(path):
@@ -232,6 +254,19 @@ def _input(fs: Any, path: str, names: FileNames) -> InputFile:
             hint="A landing reads a file more than once: save what comes from there in one, and land that.",
         )
     return InputFile(names.of_path(path), fs, path)
+
+
+def _broken(error: Exception, uri: str) -> InputError:
+    """Return in our words why a compressed file cannot be decompressed."""
+    what, hint = "the compressed file is damaged", "Fetch the file again, then run the command again."
+    if isinstance(error, EOFError) or "Truncated" in str(error):
+        what = "the compressed file is cut short"
+    elif "Not a gzipped file" in str(error) or "Unknown frame descriptor" in str(error):  # it began as one
+        what = "the compressed file has other bytes after its end"
+        hint = (
+            "Fetch it again; or, if all is there before them, decompress that (gzip -dc, zstd -dc) and name the result."
+        )
+    return InputError(what, where=uri, hint=f"Nothing of this load has landed. {hint}")
 
 
 def _compression(stored: BinaryIO) -> str | None:

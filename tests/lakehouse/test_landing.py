@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import os
 import socket
 import subprocess
@@ -12,7 +13,9 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -210,6 +213,24 @@ def test_an_address_that_nothing_opens(project: Path, uri: str) -> None:
         Lake(project).land("s", uri)
 
 
+def test_an_address_that_needs_a_package_names_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(InputError, match="a package that opens this is not installed") as caught:
+        Lake(project).land("s", "http://127.0.0.1:9/x.csv")
+    assert str(caught.value.hint).startswith("pip install aiohttp, or save the file")
+
+
+def test_an_address_that_does_not_answer_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(MemoryFileSystem, "isdir", refuse)
+    with pytest.raises(InputError, match="cannot be reached: Connection refused") as caught:
+        Lake(project).land("s", "memory://x.csv")
+    assert caught.value.where == "memory://x.csv"
+
+
 def test_local_times(project: Path) -> None:
     (project / "penstock.toml").write_text('[sources.s]\ntimezone = "America/New_York"\n')
     lake = Lake(project)
@@ -341,17 +362,28 @@ def test_awkward_column_names(project: Path) -> None:
     assert rows(lake, quoted) == [(1, 2, 3, 4, 5, 6)]
 
 
+def zstd(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+COMPRESSORS = [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstd)]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda p: p / "nowhere.csv", "there is no such file"),
         (lambda p: p, "is a directory"),
         (lambda p: str(p / "*.parquet"), "no file matches"),
-        (lambda p: put(p, "cut.csv.gz", gzip.compress(CSV * 100)[:-20]), "compressed stream is broken"),
-        (lambda p: put(p, "flip.csv.gz", gzip.compress(CSV)[:-8] + bytes(8)), "compressed stream is broken"),
-        (lambda p: put(p, "flip.csv.bz2", bz2.compress(CSV)[:-8] + bytes(8)), "compressed stream is broken"),
-        *((lambda p, e=e: put(p, f"empty.csv.{e}", b""), "broken: .* ends before") for e in ("gz", "bz2", "xz", "zst")),
-        (lambda p: put(p, "one.csv.gz", b"\x1f"), "broken: .* ends before"),
+        *((lambda p, e=e, c=c: put(p, f"cut.csv.{e}", c(CSV * 99)[:-20]), "file is cut short") for e, c in COMPRESSORS),
+        *((lambda p, e=e: put(p, f"empty.csv.{e}", b""), "file is cut short") for e, _ in COMPRESSORS),
+        (lambda p: put(p, "one.csv.gz", b"\x1f"), "file is cut short"),
+        (lambda p: put(p, "flip.csv.gz", gzip.compress(CSV)[:-8] + bytes(8)), "file is damaged"),
+        (lambda p: put(p, "flip.csv.bz2", bz2.compress(CSV)[:-8] + bytes(8)), "file is damaged"),
+        (lambda p: put(p, "flip.csv.xz", lzma.compress(CSV)[:24] + bytes(8)), "file is damaged|cut short"),
+        (lambda p: put(p, "flip.csv.zst", zstd(CSV * 99)[:6] + b"\xff" * 40), "file is damaged"),
+        (lambda p: put(p, "more.csv.gz", gzip.compress(CSV) + b"garbage"), "file has other bytes after its end"),
+        (lambda p: put(p, "more.csv.zst", zstd(CSV) + b"garbage"), "file has other bytes after its end"),
         (lambda p: fifo(p / "pipe.csv"), "not a regular file: it is a pipe"),
         (lambda p: [fifo(p / "pipe.dat"), str(p / "pipe.*")][1], "not a regular file: it is a pipe"),
         (lambda p: listening(p / "s.csv"), "not a regular file: it is a socket"),
