@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -141,23 +141,30 @@ def _land_all(lake: Lake, names: Sequence[str], form: str, *, verbose: bool) -> 
     """Land sources that know nothing of each other: one that fails keeps no other from landing."""
     reports: list[LandReport] = []
     failed: list[tuple[str, Exception]] = []
-    for name in names:
-        try:
-            reports.append(_landed(lake, name, None, form))
-        except Exception as error:  # noqa: BLE001 - told when what landed is told
-            failed.append((name, error))
-    context = click.get_current_context()
-    if failed:
-        codes = [error.exit_code if isinstance(error, PenstockError) else _BUG for _, error in failed]
-        context.meta[VERDICT] = min(codes)  # 75 only if all are temporary
-    _print_landed(reports, form, verbose=verbose)
-    for name, failure in failed:
-        if isinstance(failure, PenstockError):
-            click.echo(f"error: {name}: {failure}", err=True)
+    try:
+        for name in names:
+            try:
+                reports.append(_landed(lake, name, None, form))
+            except Exception as error:  # noqa: BLE001 - told when what landed is told
+                failed.append((name, error))
+    finally:  # also what landed until somebody interrupted it
+        _exit_later(error for _, error in failed)
+        _print_landed(reports, form, verbose=verbose)
+        for name, failure in failed:
+            if isinstance(failure, PenstockError):
+                click.echo(f"error: {name}: {failure}", err=True)
     for _, failure in failed:
         if not isinstance(failure, PenstockError):
             raise failure
+    context = click.get_current_context()
     context.exit(context.meta.get(VERDICT, 0))
+
+
+def _exit_later(errors: Iterable[Exception]) -> None:
+    """Note what errors exit with: 75 only if all are temporary."""
+    codes = [error.exit_code if isinstance(error, PenstockError) else _BUG for error in errors]
+    if codes:
+        click.get_current_context().meta[VERDICT] = min(codes)
 
 
 def _landed(lake: Lake, source: str, files: Sequence[str] | None, form: str) -> LandReport:

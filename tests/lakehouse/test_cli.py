@@ -178,21 +178,24 @@ def test_landing_fails_for_now_only_if_every_failure_is_for_now(
     assert all(f"error: {name}: another process won" in told for name in losers)
 
 
-def test_landing_tells_what_landed_when_an_error_is_none_of_ours(
-    three_sources: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stopped", "error", "code"), [("orders", KeyError, 1), ("prices", KeyboardInterrupt, 130)])
+def test_landing_tells_what_landed_whatever_stops_it(
+    three_sources: Path, monkeypatch: pytest.MonkeyPatch, stopped: str, error: type, code: int
 ) -> None:
     land = Lake.land
 
     def broken(lake: Lake, source: str, *arguments: object, **options: object) -> object:
-        if source == "orders":
-            raise KeyError(source)
+        if source == stopped:
+            raise error
         return land(lake, source, *arguments, **options)
 
     monkeypatch.setattr(Lake, "land", broken)
-    told = run("land", code=1)
-    assert told.stdout.startswith("prices: 1 file landed")
+    told = run("land", code=code)
+    assert re.findall("(?m)^[a-z]+: 1 file landed", told.stdout) == [
+        f"{name}: 1 file landed" for name in ("orders", "prices") if name != stopped
+    ]
     assert "error: customers: " in told.stderr
-    assert "error: KeyError" in told.stderr
+    assert ("error: KeyError" in told.stderr) == (error is KeyError)
 
 
 def test_landing_says_that_a_setting_took_effect(project: Path) -> None:
