@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +14,7 @@ from lakehouse.delta import ColumnSchema, TableSchema
 from lakehouse.errors import RequestError, UnknownTableError, near
 from lakehouse.metadata import Executions
 from lakehouse.plan import quarantine_table
-from lakehouse.types import TableName, quote_literal
+from lakehouse.types import TableName, printable, quote_literal, utc_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +35,7 @@ __all__ = [
     "stage_superseded",
 ]
 
+_LONG = 60  # as many characters of a value are shown
 _REASONS = 'STRUCT("column" VARCHAR, "rule" VARCHAR, "value" VARCHAR)[]'
 
 # A struct comparison would take nulls for the greatest values, so that no match would win.
@@ -110,6 +113,41 @@ class QuarantineReport:
     groups: tuple[QuarantineGroup, ...]
     rows: QueryResult
     run: str | None = None
+
+    def to_text(self, limit: int) -> str:
+        """Return the first rows for people: why each was rejected, its values, and at last where it is from."""
+        shown = [dict(zip(self.rows.columns, row, strict=True)) for row in islice(self.rows, limit + 1)]
+        lines = [line for row in shown[:limit] for line in _row_text(row)]
+        if len(shown) > limit:
+            lines.append(f"… more rows than these {limit}")
+        return "\n".join(lines) or f"No row of {self.table} is in quarantine."
+
+
+def _row_text(row: dict[str, Any]) -> list[str]:
+    """Return a rejected row's lines; of a run that was stopped there are only keys and values of examples."""
+    if "_reasons" not in row:
+        record = f", record {row['record_id']}" if row["record_id"] else ""
+        return [_reason_text(row["column"], row["rule"], row["value"]), f"  key {_short(row['key'])}{record}"]
+    values = json.loads(row["_row"], parse_int=str, parse_float=str)  # numbers with all their digits
+    found = [f"{row['_state']} since {utc_text(row['_at'])}", f"run {row['_execution']}"]
+    return [
+        "; ".join(_reason_text(r["column"], r["rule"], r["value"]) for r in row["_reasons"]),
+        "  " + ", ".join(f"{name} = {_short(value)}" for name, value in values.items()),
+        "  " + ", ".join([*found, *([f"record {row['_record_id']}"] if row["_record_id"] else [])]),
+    ]
+
+
+def _reason_text(column: str | None, rule: str, value: str | None) -> str:
+    """Return ``v is -1: check (v >= 0)``."""
+    return f"{column} is {_short(value)}: {rule}" if column else rule
+
+
+def _short(value: Any) -> str:
+    """Return a value on one line; what is nested as JSON, and of a long text the beginning."""
+    if value is None:
+        return "null"
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return (f"{text[:_LONG]}…" if len(text) > _LONG else text) or "''"
 
 
 def stage_rejected(

@@ -23,7 +23,7 @@ from lakehouse.catalog import Change
 from lakehouse.errors import ConflictError, GateError, ModelError, PenstockError, RequestError, UnknownTableError
 from lakehouse.metadata import Executions
 from lakehouse.quarantine import quarantine_report
-from lakehouse.types import TableName
+from lakehouse.types import TableName, utc_text
 
 COLUMNS = {"k": "BIGINT", "v": "BIGINT", "z": "BIGINT"}
 ZONES = """\
@@ -570,6 +570,35 @@ def test_the_quarantine_report_groups_by_rule_column_and_state(lake: PromotionLa
     assert len(report.rows.fetchall()) == 3
     with pytest.raises(UnknownTableError, match=r"warehouse\.nope has no quarantine"):
         quarantine_report(lake.catalog.latest(), TableName("warehouse", "nope"))
+
+
+def test_rejected_rows_as_text_say_why_first(lake: PromotionLake) -> None:
+    lake.model("trips", TRIPS.replace("  z integer", "  name varchar check (name <> ''),\n  z integer"))
+    lake.model("trips", (lake.root / "sql/warehouse/trips.sql").read_text().replace("k, v, z\n", "k, v, name, z\n"))
+    columns = {**COLUMNS, "name": "VARCHAR"}
+    lake.land("trips", columns, ("a", [(1, -1, 1, ""), (2, None, 7, "a\nb" + 80 * "c"), (3, -3, 1, None)]))
+    execution = lake.promote().execution
+    report = quarantine_report(lake.catalog.latest(), TableName("warehouse", "trips"))
+    first, second, third = [report.rows.fetchall()[i][0] for i in range(3)]
+    at = utc_text(report.rows.fetchall()[0][-1])
+    assert report.to_text(2).splitlines() == [
+        "v is -1: check (v >= 0); name is '': check (\"name\" != '')",
+        "  k = 1, v = -1, name = '', z = 1",
+        f"  open since {at}, run {execution}, record {first}",
+        "v is null: not null; z is 7: references warehouse.zones",
+        f"  k = 2, v = null, name = a\\nb{56 * 'c'}…, z = 7",
+        f"  open since {at}, run {execution}, record {second}",
+        "… more rows than these 2",
+    ]
+    assert report.to_text(3).endswith(f"record {third}")
+    lake.model("trips", TRIPS.replace("100%", "0%"))
+    with pytest.raises(GateError):
+        lake.promote()
+    stopped = Executions(lake.storage).list()[0].id
+    report = quarantine_report(lake.catalog.latest(), TableName("warehouse", "trips"), run=stopped)
+    assert report.to_text(1).splitlines() == [
+        "v is -1: check (v >= 0)", f'  key {{"k":1}}, record {first}', "… more rows than these 1",
+    ]  # fmt: skip
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------
