@@ -257,6 +257,9 @@ def _promote(lake: Lake, select: Sequence[str], form: str) -> None:
 def _quarantine(lake: Lake, table: str, *, run: str | None, shown: int, as_of: str | None, form: str) -> None:
     """Show which rows of TABLE were rejected, grouped by reason."""
     report = lake.quarantine(table, run=run, as_of=as_of)
+    if shown and form == "table":
+        click.echo(report.to_text(shown))
+        return
     if shown:
         _print_result(report.rows, form, limit=shown)
         return
@@ -392,7 +395,10 @@ def _rollback(lake: Lake, as_of: str, table: str | None, form: str, *, yes: bool
     """Go back to the state AS_OF, in a new snapshot: nothing is lost, and it can be undone the same way."""
     _refuse_protected(lake, yes=yes)
     snapshot = lake.rollback(as_of, table=table)
-    rendering.print_rows([{"snapshot": snapshot.number, "summary": snapshot.entry.summary}], form)
+    if form == "table":
+        click.echo(f"Published as snapshot {snapshot.number}: {snapshot.entry.summary}")
+    else:
+        rendering.print_rows([{"snapshot": snapshot.number, "summary": snapshot.entry.summary}], form)
 
 
 def _refuse_protected(lake: Lake, *, yes: bool) -> None:

@@ -418,6 +418,16 @@ def test_csv_has_no_spelling_of_pythons(project: Path) -> None:
     assert json.loads(row["by_reason"]) == {"a: check (a < 2)": 1}
     (group,) = csv.DictReader(io.StringIO(run("quarantine", "t", "--format", "csv").stdout))
     assert group["rows"] == "1"
+    (rejected,) = json.loads(run("quarantine", "t", "--rows", "5", "--format", "json").stdout)
+    assert json.loads(rejected["_row"]) == {"a": 2}
+    assert run("quarantine", "t", "--rows", "5").stdout.startswith("a is 2: check (a < 2)\n  a = 2\n  open since 20")
+
+
+def test_a_rollback_says_what_it_published(project: Path) -> None:
+    run("land")
+    assert run("rollback", "0").stdout == "Published as snapshot 2: back to snapshot 0\n"
+    told = json.loads(run("rollback", "1", "--format", "json").stdout)
+    assert told == [{"snapshot": 3, "summary": "back to snapshot 1"}]
 
 
 def test_names_of_several_lines_take_one_in_a_list(project: Path) -> None:
