@@ -145,7 +145,7 @@ class Lake:
     def tag(self, name: str, as_of: AsOf = None) -> int:
         """Name a snapshot for ever, and return its number."""
         number = self.catalog.resolve(as_of).number
-        self.catalog.tag(name, number)
+        self.catalog.tag(_text(name, "a tag's name"), number)
         return number
 
     def delete_tag(self, name: str) -> None:
@@ -154,7 +154,7 @@ class Lake:
 
     def rollback(self, as_of: AsOf, *, table: str | None = None) -> Snapshot:
         """Publish a new snapshot that repeats an older state: of everything, or of one warehouse table."""
-        name = TableName.parse(table, default_schema="warehouse") if table else None
+        name = None if table is None else _table_name(table)
         with self.storage.writing():
             return self.catalog.roll_back(self.catalog.resolve(as_of), table=name)
 
@@ -170,7 +170,7 @@ class Lake:
         timezone
             IANA zone of the session; None for the project's, or UTC.
         """
-        return self._session(as_of, timezone).sql(query)
+        return self._session(as_of, timezone).sql(_text(query, "a query"))
 
     def interrupt(self) -> None:
         """Stop the query that another thread runs by `sql`; it ends with a QueryError."""
@@ -179,7 +179,7 @@ class Lake:
 
     def table(self, name: str, *, as_of: AsOf = None) -> QueryResult:
         """Return a whole table, lazily."""
-        return self.sql(f"select * from {TableName.parse(name, default_schema='warehouse').sql}", as_of=as_of)
+        return self.sql(f"select * from {_table_name(name).sql}", as_of=as_of)
 
     def connect(self, *, as_of: AsOf = None) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection in which every table of the snapshot is a view."""
@@ -217,7 +217,7 @@ class Lake:
         UnknownTableError
             If no snapshot ever had the table.
         """
-        name = str(TableName.parse(table, default_schema="warehouse"))
+        name = str(_table_name(table))
         entries = list(self.catalog.entries())
         items = [
             HistoryItem(entry.snapshot, entry.at, entry.kind, t.version, t.rows, t.files, t.bytes, entry.summary)
@@ -252,8 +252,7 @@ class Lake:
         """Return which rows of a model were rejected, and why. See `lakehouse.quarantine`."""
         from lakehouse.quarantine import quarantine_report
 
-        name = TableName.parse(table, default_schema="warehouse")
-        return quarantine_report(self.catalog.resolve(as_of), name, run=run)
+        return quarantine_report(self.catalog.resolve(as_of), _table_name(table), run=run)
 
     # -- how ----------------------------------------------------------------------------------------------------
 
@@ -272,6 +271,17 @@ class Lake:
             session = Session(snapshot, memory=resources.memory, threads=resources.threads, timezone=zone)
             self._open = ((snapshot.number, zone), session)
         return self._open[1]
+
+
+def _text(value: object, what: str) -> str:
+    """Return what a caller gave if it is text: Python lets anything through."""
+    if not isinstance(value, str):
+        raise RequestError(f"{what} is text, and this is {value!r}", hint=f"Give a str, not {type(value).__name__}.")
+    return value
+
+
+def _table_name(name: str) -> TableName:
+    return TableName.parse(_text(name, "a table's name"), default_schema="warehouse")
 
 
 def _settings(path: str | Path, env: str | None) -> Settings:

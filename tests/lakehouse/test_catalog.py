@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from lakehouse import Lake
 from lakehouse.catalog import Catalog, Change, Snapshot, TableChange
 from lakehouse.delta import ColumnSchema, DataFile, TableSchema, measure
 from lakehouse.errors import (
@@ -172,6 +173,26 @@ def test_what_can_be_no_snapshot_is_told_what_can(catalog, ref):
 def test_what_is_no_time(catalog, ref):
     with pytest.raises(RequestError):
         catalog.resolve(ref)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda lake: lake.sql(5),
+        lambda lake: lake.table(None),
+        lambda lake: lake.scan(None),
+        lambda lake: lake.history(5),
+        lambda lake: lake.quarantine(None),
+        lambda lake: lake.rollback(0, table=5),
+        lambda lake: lake.tag(5),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(tmp_path, ask):
+    (tmp_path / "penstock.toml").touch()
+    lake = Lake(tmp_path)
+    lake.catalog.create()
+    with pytest.raises(RequestError, match=r" is text, and this is (5|None)\n  Give a str, not (int|NoneType)\."):
+        ask(lake)
 
 
 def test_tags_stay_where_they_are(catalog):
