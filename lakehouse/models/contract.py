@@ -34,8 +34,8 @@ _TYPES_HINT = (
     "timestamptz, timestamp, struct, list, map."
 )
 _TEXT_TYPES = {"varchar", "char", "bpchar", "text", "string", "nvarchar", "character", "varying"}
-_QUOTED = re.compile(r'"([^"]+)"')
-_SIGNS = {"subqueries": "select", "window functions": "over"}  # the word that such a thing has in a CHECK
+_QUOTED = re.compile(r"""["']([^"']+)["']""")
+_SIGNS = {"subqueries": "select", "window functions": "over", "parameters": "?"}  # how such a thing is written
 _CONSTRAINT_STARTS = {"primary", "unique", "check", "foreign", "constraint"}
 
 
@@ -149,9 +149,10 @@ def _translated(error: Exception, source: SourceText, statement: list[Token]) ->
 
 def _meant(message: str, statement: list[Token]) -> int:
     """Return where the statement has what a message without a place is about; its start if that can't be told."""
-    quoted = _QUOTED.findall(message)
-    sought = quoted[-1].lower() if quoted else next((sign for what, sign in _SIGNS.items() if what in message), None)
-    return next((token.start for token in reversed(statement) if token.name.lower() == sought), statement[0].start)
+    places = {token.name.lower(): token.start for token in statement}
+    sought = [name.lower() for name in reversed(_QUOTED.findall(message))]
+    sought += [sign for what, sign in _SIGNS.items() if what in message]
+    return next((places[name] for name in sought if name in places), statement[0].start)
 
 
 def _refuse_words(source: SourceText, create: list[Token]) -> None:

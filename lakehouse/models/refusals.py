@@ -8,7 +8,7 @@ __all__ = ["said"]
 
 _KIND = re.compile(r"[A-Z][A-Za-z ]* Error: ")
 _SHOWN_PLACE = re.compile(r"\n+LINE \d+: .*", re.DOTALL)
-_CANDIDATES = re.compile(r"(?:Candidate \w+: |Did you mean )(.*?)\??\Z")
+_CANDIDATES = re.compile(r"(?:Candidate \w+|Did you mean):? (.*?)\??\Z")
 _NAMES = re.compile(r'"([^"]+)"')
 _ACROSS_ROWS = "A CHECK judges a row by itself: look at others in the query, or declare UNIQUE or REFERENCES."
 # DuckDB's sentence, ours, and what to do if DuckDB says nothing about that.
@@ -17,8 +17,11 @@ _SENTENCES: tuple[tuple[re.Pattern[str], str, str | None], ...] = tuple(
     for pattern, ours, hint in (
         (r'Referenced column "(.+)" not found', r"there is no column \1 in what the query reads", None),
         (r'Referenced table "(.+)" not found', r"the query reads nothing called \1", None),
+        (r'(?:Table|Values list) "(.+)" does not have a column named "(.+)"', r"\1 has no column \2", None),
         (r"(?:\w+ )?[Ff]unction with name (\S+) does not exist", r"there is no function \1()", None),
         (r"Type with name (\S+) does not exist", r"there is no type \1", None),
+        (r"Cannot extract field '(.+)' from expression.*", r"a field \1 is asked of what has none", None),
+        ("Values were not provided for the following parameters", "a contract takes no parameters", None),
         (
             r'Table does not contain column "(.+)" referenced in check constraint',
             r"a CHECK names \1, which is no column of the table",

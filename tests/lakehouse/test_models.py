@@ -325,19 +325,21 @@ def test_duckdbs_position_becomes_a_place_in_the_file(project: Project) -> None:
         ("a integer check (\nsum(a) > 1)", "a CHECK holds an aggregate", "REFERENCES", 2),
         ("a integer check (row_number()\nover () > 1)", "a CHECK holds a window", "REFERENCES", 2),
         ("a integer check (\nabss(a) > 1)", "there is no function abss()", "Did you mean abs?", 2),
+        ("a integer check (\na.b > 1)", "a field b is asked of what has none", "None", 2),
+        ("a integer check (\na > ?)", "a contract takes no parameters", "None", 2),
         ("a integer,\nb strng", "there is no type strng", "Did you mean string?", 2),
         ("a integer,\nprimary key (b)", "a key names b, which is no column of the table", "Declare the column", 2),
         ("a integer,\na varchar", "the column a is declared twice", "Keep one of them.", 2),
-        ("a integer check (\na < [1])", "Cannot compare values of type INTEGER and type INTEGER", None, 2),
+        ("a integer check (\na < [1])", "Cannot compare values of type INTEGER and type INTEGER", "None", 2),
     ],
 )
 def test_what_duckdb_refuses_is_said_in_a_sentence_with_a_hint_at_its_place(
-    project: Project, columns: str, what: str, hint: str | None, line: int
+    project: Project, columns: str, what: str, hint: str, line: int
 ) -> None:
     error = project.error(f"create table warehouse.t ({columns});\n{UPSERT}")
     assert error.what.startswith(what)
     assert error.line == line
-    assert (error.hint or "").startswith(hint or "") or hint in error.hint
+    assert hint in str(error.hint)
     assert "Error:" not in str(error)
 
 

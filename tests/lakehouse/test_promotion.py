@@ -484,6 +484,7 @@ def test_a_hint_never_names_the_model_that_asks(lake: PromotionLake) -> None:
          r"trips.sql:9: there is no column vv in what the query reads\n  Did you mean v\?\Z"),
         (TRIPS.replace("k, v, z\n", "k,\n v, t.z\n"),
          r"trips.sql:9: the query reads nothing called t\n  Did you mean trips\?\Z"),
+        (TRIPS.replace("k, v, z\n", "k,\n v, trips.vv as z\n"), r"trips.sql:9: trips has no column vv"),
         (TRIPS.replace("k, v, z\n", "k,\n abss(v) as v, z\n"),
          r"trips.sql:9: there is no function abss\(\)\n  Did you mean abs\?\Z"),
         (TRIPS.replace("k, v, z\n", "k,\n abs('x', v) as v, z\n"),
