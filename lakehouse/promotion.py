@@ -104,7 +104,8 @@ class PromotionReport:
         fates = ("landed", "malformed", "hidden", "filtered", "quarantined", "replaced", "good", "rows")
         rows = [(table.table, table.mode, *(getattr(table, fate) for fate in fates)) for table in self.tables]
         title = "nothing to do" if self.snapshot is None else f"published as snapshot {self.snapshot}"
-        return html_table(("table", "mode", *fates), rows, title=title)
+        notes = [f"{table.table}: {text}" for table in self.tables for text in table.warnings]
+        return html_table(("table", "mode", *fates), rows, title=title, notes=notes)
 
 
 def plan(catalog: Catalog, settings: Settings, *, select: Sequence[str] = ()) -> Plan:

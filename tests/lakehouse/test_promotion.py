@@ -410,9 +410,12 @@ def test_who_reads_a_table_whose_model_is_gone_is_warned(lake: PromotionLake, ed
     warned = ("it reads warehouse.trips, whose model is gone: that table stays as it is for ever",)
     assert step(lake, "warehouse.daily").warnings == warned
     assert step(lake, "warehouse.zones").warnings == ()
-    assert {table.table: table.warnings for table in lake.promote().tables} == {
+    assert warned[0] in lake.plan()._repr_html_()
+    report = lake.promote()
+    assert {table.table: table.warnings for table in report.tables} == {
         "warehouse.daily": warned, "warehouse.zones": (),
     }  # fmt: skip
+    assert warned[0] in report._repr_html_()
 
 
 def test_a_model_that_is_gone_leaves_its_table(lake: PromotionLake) -> None:
