@@ -137,6 +137,11 @@ class Definitions:
         """The views as they were bound when they were applied."""
         return {name: view.bound for name, view in self.views.items()}
 
+    def last_number(self, name: str) -> int:
+        """Return the last version of a service, also of one that was removed; 0 if there was none."""
+        versions = self.services.get(name)
+        return versions[-1].version if versions else self.retired.get(name, 0)
+
     def view(self, name: str) -> AppliedView:
         """Return a feature view.
 

@@ -18,6 +18,7 @@ __all__ = [
     "Action",
     "DefinitionPlan",
     "Difference",
+    "Holders",
     "Users",
     "consequences",
     "entity_difference",
@@ -29,8 +30,10 @@ __all__ = [
 Action = Literal["add", "change", "unchanged", "keep", "remove"]
 Kind = Literal["entity", "feature view", "feature service"]
 
-Users = Callable[[str], Sequence[str]]
-"""Returns what else a feature view is used by, in words: saved training sets, the current generation."""
+Users = Callable[[str, str | None], Sequence[str]]
+"""Returns what was made with a feature view of a version, or of any (None), in words: ``training set tips@3``."""
+Holders = Callable[[str], Sequence[str]]
+"""Returns what needs a feature view, in words."""
 
 _SIGNS: Mapping[Action, str] = {"add": "+", "change": "~", "remove": "-", "keep": "=", "unchanged": " "}
 # Fields of a view that go without saying as long as they are as usual.
@@ -331,7 +334,7 @@ def consequences(old: Definitions, new: Definitions, users: Users) -> Iterator[s
     for name, former in old.views.items():
         view = new.views.get(name)
         if view is None:
-            yield from _made(users(name), f"with feature view {name}", ", and {keep} its definition")
+            yield from _made(users(name, None), f"with feature view {name}", ", and {keep} its definition")
             continue
         if former.version == view.version:
             continue
@@ -339,13 +342,14 @@ def consequences(old: Definitions, new: Definitions, users: Users) -> Iterator[s
         if models:
             features = ", ".join(view.bound.feature_names)
             yield f"feature view {name}: the model of {', '.join(models)} changed, so these change meaning: {features}"
-        yield from _made(users(name), f"of the former meaning of feature view {name}")
+        yield from _made(users(name, former.version), f"of the former meaning of feature view {name}")
 
 
 def _made(users: Sequence[str], how: str, after: str = "") -> Iterator[str]:
     """Yield what was made: in one line, the newest few by name, as there may be hundreds of training sets."""
     if users:
-        older = [f"{len(users) - _NAMED} more"] if len(users) > _NAMED else []
-        named = " and ".join([", ".join(users[-_NAMED:]), *older])
+        shown = users if len(users) <= _NAMED + 1 else users[-_NAMED:]
+        older = [f"{len(users) - _NAMED} more"] if len(shown) < len(users) else []
+        named = " and ".join([", ".join(shown), *older])
         was, keep = ("was", "keeps") if len(users) == 1 else ("were", "keep")
         yield f"{named} {was} made {how}{after.format(keep=keep)}"

@@ -6,6 +6,7 @@ be wrong with them is found by the plan, before anything is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ from featurestore.definitions import Entity, FeatureService, FeatureView
 from featurestore.differences import (
     DefinitionPlan,
     Difference,
+    Holders,
     Users,
     consequences,
     entity_difference,
@@ -31,7 +33,7 @@ from featurestore.request import resolve
 from featurestore.row_order import refuse_row_order
 from featurestore.upstream import ModelFiles, ReadSource, SourceReader, models_upstream
 from lakehouse.catalog import Catalog, Change, Snapshot
-from lakehouse.errors import DefinitionError, PenstockError, RequestError
+from lakehouse.errors import CatalogDamagedError, DefinitionError, PenstockError, RequestError
 from lakehouse.metadata import Executions
 from lakehouse.settings import Settings
 from lakehouse.types import TableName
@@ -53,7 +55,7 @@ __all__ = [
 ]
 
 
-def _nobody(_view: str) -> Sequence[str]:
+def _nobody(_view: str, _version: str | None = None) -> Sequence[str]:
     return ()
 
 
@@ -67,7 +69,7 @@ def plan_definitions(
     *,
     prune: bool = False,
     users: Users = _nobody,
-    holders: Users = _nobody,
+    holders: Holders = _nobody,
 ) -> DefinitionPlan:
     """Return what `apply_definitions` would change, with all that follows from it.
 
@@ -103,7 +105,7 @@ def apply_definitions(
     *,
     prune: bool = False,
     users: Users = _nobody,
-    holders: Users = _nobody,
+    holders: Holders = _nobody,
 ) -> DefinitionPlan:
     """Publish definitions as one new snapshot, and return what changed; if nothing does, nothing is published.
 
@@ -139,7 +141,7 @@ def _planned(
     *,
     prune: bool,
     users: Users,
-    holders: Users,
+    holders: Holders,
 ) -> tuple[DefinitionPlan, bytes]:
     """Return the plan, and the document that it would publish."""
     old = read_definitions(snapshot)
@@ -303,8 +305,19 @@ class _Planner:
         now = meanings(taken, self._views)
         if versions and (versions[-1].projections, versions[-1].meanings) == (taken, now):
             return (*versions[:-1], replace(versions[-1], definition=service))
-        last = versions[-1].version if versions else self.old.retired.get(service.name, 0)
-        return (*versions, ServiceVersion(last + 1, service, taken, now))
+        return (*versions, ServiceVersion(self._last_number(service.name) + 1, service, taken, now))
+
+    def _last_number(self, name: str) -> int:
+        """Return the last number that a service ever had, also one rolled back: it means one thing for ever."""
+        last, seen = self.old.last_number(name), {self.old.sha256, None}
+        catalog = self.snapshot.catalog
+        with contextlib.suppress(CatalogDamagedError):  # what is damaged cannot be asked for either
+            for entry in catalog.entries():
+                if entry.definitions not in seen:
+                    seen.add(entry.definitions)
+                    known = documents.decode(catalog.object(str(entry.definitions)), place=place_of(self.snapshot))
+                    last = max(last, known.last_number(name))
+        return last
 
 
 def _with_entities(view: FeatureView, entities: Mapping[str, Entity]) -> FeatureView:
@@ -327,7 +340,7 @@ def _differences(old: Definitions, new: Definitions, given: Given) -> Iterable[D
         yield service_difference(before, after, name=name, changed=changed, kept=name not in given.services)
 
 
-def _refuse_removal(old: Definitions, new: Definitions, holders: Users) -> None:
+def _refuse_removal(old: Definitions, new: Definitions, holders: Holders) -> None:
     """Refuse to remove a view that something needs, naming all of that and the way out."""
     for name in sorted(old.views.keys() - new.views.keys()):
         services = [f"feature service {s[-1].ref}" for s in new.services.values() if name in s[-1].meanings]

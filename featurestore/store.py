@@ -301,11 +301,14 @@ class FeatureStore:
                 hint="It was applied since then. Build a generation that has it: penstock materialize.",
             ) from None
 
-    def _users_of(self, view: str) -> list[str]:
-        """Return what uses a feature view besides services: training sets, and the generation that is served."""
+    def _users_of(self, view: str, version: str | None) -> list[str]:
+        """Return what was made with a feature view of a version, or of any: training sets, and what is served."""
         from featurestore.training import users_of_view
 
-        return [*users_of_view(self.lake, view), *self._served(view)]
+        served = self._served(view)
+        if version is not None and served and version != self._served_version(view):
+            served = []
+        return [*users_of_view(self.lake, view, version), *served]
 
     def _served(self, view: str) -> list[str]:
         """Return the generation that is served, if it has a feature view."""
@@ -315,3 +318,10 @@ class FeatureStore:
             # Definitions must not wait for its repair; but what it serves, nobody can tell.
             return ["the damaged online generation"]
         return [f"online generation {current.id}"] if current is not None and view in current.views else []
+
+    def _served_version(self, view: str) -> str | None:
+        """Return the version of a view that the served generation is made of; None where that can't be told."""
+        try:
+            return self.definitions(as_of=self._generation().snapshot).view(view).version
+        except PenstockError:
+            return None

@@ -129,9 +129,19 @@ def training_sets(lake: Lake) -> list[dict[str, Any]]:
     ]
 
 
-def users_of_view(lake: Lake, view: str) -> list[str]:
-    """Return the training sets that were made with a feature view, in words: ``training set tips@3``."""
-    return [f"training set {manifest.ref}" for manifest in _manifests(lake) if view in manifest.views]
+def users_of_view(lake: Lake, view: str, version: str | None = None) -> list[str]:
+    """Return the training sets that were made with a feature view, in words: ``training set tips@3``.
+
+    Parameters
+    ----------
+    version
+        Only those that were made of this version of it; None is any.
+    """
+    return [
+        f"training set {manifest.ref}"
+        for manifest in _manifests(lake)
+        if view in manifest.views and version in (None, manifest.views[view])
+    ]
 
 
 def _manifests(lake: Lake) -> list[Manifest]:

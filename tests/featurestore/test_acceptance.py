@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -213,3 +214,27 @@ def test_a_source_that_fails_on_a_value_is_named(project: Path, command: list[st
     assert "try_cast" in message
     assert "Error:" not in message
     assert "LINE" not in message
+
+
+def test_numbers_of_versions_stay_taken_where_they_were_rolled_back(project: Path):
+    run("tag", "before")
+    changed()
+    assert "version 2" in run("apply").stdout
+    run("rollback", "before")
+    changed(MODEL.replace("fare, tip, paid from", "fare * 3 as fare, tip, paid from"))
+    assert "version 3" in run("apply").stdout
+
+
+def test_only_what_was_made_of_the_former_meaning_is_told(project: Path):
+    spine = ["historical", "demand:trips_1h", "--spine", SPINE, "--save", "small"]
+    run(*spine)
+    changed()
+    told = run("plan").stdout
+    assert re.search(r"training set small@1, online generation \w+ were made of the former meaning", told)
+    run("apply")
+    run(*spine)
+    changed(MODEL)
+    told = run("plan").stdout
+    assert "training set small@2 was made of the former meaning of feature view demand" in told
+    assert "small@1" not in told
+    assert "online generation" not in told

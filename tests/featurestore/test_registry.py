@@ -266,7 +266,9 @@ def test_a_changed_model_changes_the_meaning_of_what_stands_on_it(lake: Definiti
     assert plan.empty
     assert any("penstock promote will change the meaning of daily, demand, last_trip" in text for text in plan.notes)
     lake.promote()
-    plan = lake.plan_features([*ALL, daily], users=lambda view: ["training set tips 1"] if view == "demand" else [])
+    plan = lake.plan_features(
+        [*ALL, daily], users=lambda view, _version: ["training set tips 1"] if view == "demand" else []
+    )
     assert not plan.empty
     details = {d.name: d.details for d in plan.differences if d.action == "change"}
     assert details["daily"] == ("the model of warehouse.trips changed",)
@@ -363,7 +365,9 @@ def test_numbers_of_services_never_come_back(lake: DefinitionLake):
 
 
 def test_what_was_made_with_a_removed_view_is_told(lake: DefinitionLake):
-    plan = lake.apply([], prune=True, users=lambda view: ["training set tips@3"] if view == "last_trip" else [])
+    plan = lake.apply(
+        [], prune=True, users=lambda view, _version: ["training set tips@3"] if view == "last_trip" else []
+    )
     assert list(plan.consequences) == [
         "training set tips@3 was made with feature view last_trip, and keeps its definition"
     ]
@@ -374,9 +378,13 @@ def test_much_that_was_made_is_one_line(lake: DefinitionLake):
     changed = [a_view(delay="1s"), LAST]
     assert (
         "training set tips@48, training set tips@49, training set tips@50 and 47 more were made of the former"
-        in str(lake.plan_features(everything(changed[0]), users=lambda view: sets if view == "demand" else []))
+        in str(
+            lake.plan_features(everything(changed[0]), users=lambda view, _version: sets if view == "demand" else [])
+        )
     )
-    plan = lake.plan_features([DEMAND, FeatureService("tips", [DEMAND])], prune=True, users=lambda _view: sets[:2])
+    plan = lake.plan_features(
+        [DEMAND, FeatureService("tips", [DEMAND])], prune=True, users=lambda _view, _version: sets[:2]
+    )
     assert plan.consequences[0] == (
         "training set tips@1, training set tips@2 were made with feature view last_trip, and keep its definition"
     )
