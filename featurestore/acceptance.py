@@ -200,10 +200,7 @@ def _elsewhere(snapshot: Snapshot, features: object, hint: str) -> str | None:
             return hint.lstrip()
     if later is None:
         return None
-    return (
-        f"It was applied after snapshot {snapshot.number}: take --as-of {later}, in Python as_of={later}, or there "
-        'definitions="latest" to try it on the older data.'
-    )
+    return f"It was applied after snapshot {snapshot.number}: take --as-of {later}, in Python as_of={later}."
 
 
 def _taken_from(definitions: Definitions, features: Any) -> list[AppliedView] | None:

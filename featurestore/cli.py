@@ -69,12 +69,15 @@ _AS_OF = click.option("--as-of", metavar="WHEN", help="A snapshot number, a tag,
 @click.option("--prune", is_flag=True, help="As for apply: remove what is not in features.py.")
 def _plan(store: FeatureStore, select: Sequence[str], form: str, *, prune: bool) -> None:
     """Show which models would run and which feature definitions would change, and why."""
+    from featurestore.feature_file import load_features
+
     models = store.lake.plan(select=select)
     lines = rendering.plan_text(models, store.lake.settings.paths.sql)
     rows = rendering.plan_rows(models)
     if not select and store.lake.settings.paths.features.exists():
+        definitions = load_features(store.lake.settings.paths.features)  # what is wrong there, no promotion mends
         try:
-            features = store.plan(prune=prune)
+            features = store.plan(definitions, prune=prune)
         except DefinitionError as error:
             if models.is_empty:
                 raise

@@ -183,7 +183,9 @@ def view_difference(old: AppliedView | None, new: AppliedView | None, *, kept: b
     if old is None:
         return Difference("feature view", name, "add", tuple(_described(new)), version)
     before, after = checked(old.definition), checked(new.definition)
-    details = [*_fields(before, after), *_bound(old.bound, new.bound)]
+    keys, new_keys = ([key.name for key in view.bound.keys] for view in (old, new))
+    details = [f"join keys: {_shown(keys)} → {_shown(new_keys)}"] if keys != new_keys else []
+    details += [*_fields(before, after), *_bound(old.bound, new.bound)]
     details += [f"description of {feature}" for feature in _redescribed(before, after)]
     details += [f"the model of {table} changed" for table in _changed_models(old, new)]
     if not details and (before != after or old.version != new.version):

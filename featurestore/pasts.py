@@ -85,12 +85,17 @@ def primary_key(table: TableName, models: ModelFiles) -> tuple[str, ...]:
 
 def _of_records(table: TableName, models: ModelFiles) -> bool:
     """Return whether a table is keyed by the landed records themselves, of which none comes again."""
-    model = models.model(table)
+    return any(_is_record(table, column, models) for column in primary_key(table, models))
+
+
+def _is_record(table: TableName, column: str, models: ModelFiles) -> bool:
+    """Return whether a column is the id of a landed record, as it is or handed on by models."""
+    if table.schema == "lake":
+        return column.lower() == "_record_id"
     tree = models.tree(table)
     columns = selected(tree, {}) if tree is not None else None
-    if model is None or columns is None or columns.table.schema != "lake":
-        return False
-    return "_record_id" in {columns.same(name.lower()) for name in model.contract.primary_key}
+    origin = columns.same(column) if columns is not None else None
+    return columns is not None and origin is not None and _is_record(columns.table, origin, models)
 
 
 def _reason(table: TableName, key: Sequence[str], models: ModelFiles) -> str:

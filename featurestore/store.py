@@ -174,7 +174,11 @@ class FeatureStore:
         from featurestore.frames import check_select
 
         check_select(query)
-        return self.lake.sql(query, as_of=snapshot)
+        try:
+            return self.lake.sql(query, as_of=snapshot)
+        except RequestError as error:
+            error.where = error.where or "the spine"
+            raise
 
     def training_set(self, name: str, version: int | None = None) -> TrainingSet:
         """Return a saved training set; its newest version if none is given."""
@@ -289,7 +293,7 @@ class FeatureStore:
     def _asked(self, features: Any, manifest: Manifest) -> Sequence[Projection]:
         """Return what is asked of a generation, by the definitions of its snapshot; that takes a look into the lake."""
         try:
-            return self.definitions(as_of=manifest.snapshot).projections(features)
+            asked = self.definitions(as_of=manifest.snapshot).projections(features)
         except RequestError as error:
             try:
                 self.definitions().projections(features)
@@ -300,6 +304,15 @@ class FeatureStore:
                 where=error.where,
                 hint="It was applied since then. Build a generation that has it: penstock materialize.",
             ) from None
+        offline = [projection.view for projection in asked if projection.view not in manifest.views]
+        if offline:
+            raise RequestError(
+                "it is not online, so that the generation that is served does not have it",
+                where=f"feature view {offline[0]!r}",
+                hint="Ask offline: penstock historical. Or give it online=True, then penstock apply and penstock "
+                "materialize.",
+            )
+        return asked
 
     def _users_of(self, view: str, version: str | None) -> list[str]:
         """Return what was made with a feature view of a version, or of any: training sets, and what is served."""

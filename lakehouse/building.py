@@ -236,17 +236,20 @@ class _Run:
     def _stage(self) -> None:
         import duckdb
 
+        from lakehouse.models import said
+
         try:
             self.connection.execute(f"create temp table _staged as\n{self.session.prepare(self.step.query)}\n")
         except duckdb.Error as error:
             if isinstance(error, duckdb.IOException) or self.session.damage(error) is not None:
                 raise
             # DuckDB's message shows the value; it goes to the user's terminal and nowhere else.
+            own = re.search(r"\berror\s*\(", self.step.query, re.IGNORECASE)  # the model's author wants it to fail
             raise ModelError(
-                f"the query failed on a value: {str(error).splitlines()[0]}",
+                f"the query failed on a value: {said(str(error))[0]}",
                 file=self.model.file,
                 line=self.model.query_line,
-                hint="try_cast(…) gives null instead, which the contract can judge.",
+                hint=None if own else "try(…) gives null instead, which the contract can judge.",
             ) from None
         if self.shape.row_wise:
             self._refuse_repeated()

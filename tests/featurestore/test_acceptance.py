@@ -164,7 +164,7 @@ def test_what_older_lakes_recorded_of_a_model_still_holds(project: Path):
 def test_what_was_applied_later_or_removed_is_told(project: Path, asked: str):
     command = ["historical", asked, "--spine", SPINE]
     message = run(*command, "--as-of", "1", code=1).stderr
-    assert "It was applied after snapshot 1: take --as-of 3, in Python as_of=3, or there definitions=" in message
+    assert "It was applied after snapshot 1: take --as-of 3, in Python as_of=3." in message
     assert "yet" not in message
     Path("features.py").write_text("")
     way = (
@@ -238,3 +238,14 @@ def test_only_what_was_made_of_the_former_meaning_is_told(project: Path):
     assert "training set small@2 was made of the former meaning of feature view demand" in told
     assert "small@1" not in told
     assert "online generation" not in told
+
+
+def test_what_is_wrong_with_the_file_itself_waits_for_no_promotion(project: Path):
+    Path("sql/warehouse/trips.sql").write_text(CHANGED)
+    Path("features.py").write_text(FEATURES.replace('source="warehouse.trips"', "source=5", 1))
+    assert "features.py:" in run("plan", code=1).stderr
+
+
+def test_a_spine_that_does_not_bind_is_called_so(project: Path):
+    message = run("historical", "tips", "--spine", "select nothing from warehouse.trips", code=1).stderr
+    assert message.startswith("error: the spine: ")

@@ -166,8 +166,15 @@ def test_nothing_is_said_of_tables_that_have_a_row_per_landed_record(lake: Defin
         "insert or replace into warehouse.records\n"
         "select _record_id as id, z as zone, to_timestamp(k * 3600) as seen, v / 100 as fare from lake.trips;\n",
     )
+    lake.model(
+        "handed_on",
+        "create table warehouse.handed_on (k varchar primary key, zone integer, seen timestamptz, fare decimal(10,2));\n"
+        "truncate warehouse.handed_on;\n"
+        "insert into warehouse.handed_on select id as k, zone, seen, fare from warehouse.records where fare > 0;\n",
+    )
     lake.promote()
     assert lake.plan_features([status("warehouse.records")]).notes == ()
+    assert lake.plan_features([status("warehouse.handed_on")]).notes == ()
 
 
 def test_all_tables_that_are_joined_are_told(lake: DefinitionLake):

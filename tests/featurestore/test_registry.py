@@ -364,6 +364,13 @@ def test_numbers_of_services_never_come_back(lake: DefinitionLake):
     assert read_definitions(base).projections("tips@2")
 
 
+def test_other_join_keys_are_told(lake: DefinitionLake):
+    entity = replace(ZONE, join_keys=["paid"])
+    plan = lake.plan_features([replace(DEMAND, entities=[entity])], prune=True)
+    (details,) = (difference.details for difference in plan.differences if difference.name == "demand")
+    assert details[0] == "join keys: zone → paid"
+
+
 def test_what_was_made_with_a_removed_view_is_told(lake: DefinitionLake):
     plan = lake.apply(
         [], prune=True, users=lambda view, _version: ["training set tips@3"] if view == "last_trip" else []

@@ -306,8 +306,13 @@ def test_a_view_that_is_not_online_yet(fresh: OnlineLake):
 def test_an_offline_view_is_not_served(fresh: OnlineLake):
     fresh.store.apply([*everything(), replace(TOWN, name="village", online=False)])
     fresh.store.materialize(at=NOON)
-    with pytest.raises(RequestError, match="'village'"):
-        fresh.store.get_online_features(["village:trips"], [{}], at=NOON)
+    for ask in (
+        lambda: fresh.store.get_online_features(["village:trips"], [{}], at=NOON),
+        lambda: fresh.store.key_types(["village:trips"]),
+        lambda: fresh.store.verify(["village:trips"]),
+    ):
+        with pytest.raises(RequestError, match=r"feature view 'village': it is not online.*\n.*penstock historical"):
+            ask()
 
 
 def test_before_the_generation_nothing_is_known(served: OnlineLake):

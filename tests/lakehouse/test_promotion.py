@@ -536,6 +536,29 @@ def test_a_query_that_fails_on_a_value_is_an_error_without_the_value_in_the_reco
     assert "secret" not in str(execution)
 
 
+@pytest.mark.parametrize(
+    ("value", "told", "helped"),
+    [
+        ("v::integer", "Could not convert string 'secret' to INT32", True),
+        ("strptime(v, '%Y')::integer", 'Could not parse string "secret"', True),
+        ("case when v > 'a' then Error ('boom ' || v) end", "boom secret", False),
+    ],
+)
+def test_a_query_that_fails_on_a_value_has_a_hint_that_fits(
+    lake: PromotionLake, value: str, told: str, helped: bool
+) -> None:
+    lake.land("trips", {**COLUMNS, "v": "VARCHAR"}, ("a", [(1, "secret", 1)]))
+    text = TRIPS.replace("-- @since load(lake.trips)", "")  # error() is not allowed with it
+    lake.model("trips", text.replace("k, v, z\n", f"k, {value} as v, z\n"))
+    with pytest.raises(ModelError) as caught:
+        lake.promote()
+    assert caught.value.what.startswith(f"the query failed on a value: {told}")
+    assert ("try(…) gives null" in str(caught.value.hint)) == helped
+    if helped:
+        lake.model("trips", TRIPS.replace("k, v, z\n", f"k, try({value}) as v, z\n"))
+        assert table_report(lake).quarantined == 1
+
+
 # -- too many rejected rows -------------------------------------------------------------------------------------------
 
 
