@@ -105,6 +105,7 @@ class Reading:
             *self._utf16(),
             *self._headers(),
             *self._renamed(),
+            *self._other_columns(),
             *self._headerless(),
             *self._not_utf8(),
             *self._nothing(),
@@ -147,6 +148,22 @@ class Reading:
             + _listed([f"{printable(name) or '(no name)'} → {column}" for name, column in renamed])
             for renamed, uris in groups.items()
         ]
+
+    def _other_columns(self) -> list[str]:
+        """Return which columns by the header are new to the source, and which of the source's are missing."""
+        known = {name.casefold() for name in self.known}
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for file, count in self.files:
+            if known and file.dialect.header and not file.utf16 and not count.header_error and count.records:
+                groups.setdefault(file.names, []).append(file.file.uri)
+        notes = []
+        for names, uris in groups.items():
+            new = [name for name in names if name.casefold() not in known]
+            nulls = self._nulls(names, len(uris))
+            if new or nulls:
+                told = f"{plural(len(new), 'new column')} {_listed(new)}" if new else "fewer columns"
+                notes.append(f"{_names(uris)}: {told}{nulls}")
+        return notes
 
     def _headerless(self) -> list[str]:
         """Return into which columns the values of files without a header went."""

@@ -208,3 +208,18 @@ def test_notes_are_printed(project: Path) -> None:
     (project / "a.csv").write_bytes(b"id,caf\xe9\n1,2\n")
     result = CliRunner().invoke(cli, ["land", "s", str(project / "a.csv"), "--project", str(project)])
     assert "  note: a.csv: its header is malformed" in result.stdout
+
+
+# Columns that appear and vanish
+
+
+def test_columns_that_are_new_or_missing_are_told(project: Path) -> None:
+    assert land(project, ("1.csv", b"id,a\n1,2\n"), ("2.csv", b"id,b\n1,2\n")) == ()
+    assert land(project, ("3.csv", b"B,id,a\n1,2,3\n")) == ()
+    assert land(project, ("4.csv", b"id,a,b,c\n1,2,3,4\n"), ("5.csv", b"id,a,b,c\n5,2,3,4\n")) == (
+        "4.csv, 5.csv: 1 new column c",
+    )
+    assert land(project, ("6.csv", b"id,d,e\n1,2,3\n"), ("7.csv", b"id,c\n1,2\n"), ("8.csv", b"id\n")) == (
+        "6.csv: 2 new columns d, e; a, b, c are null in its rows",
+        "7.csv: fewer columns; a, b are null in its rows",
+    )
