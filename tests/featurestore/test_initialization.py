@@ -332,7 +332,7 @@ def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path, monkeypa
             ["mine", "--from", "latin.csv", "--key", "k"],
             "unknown, and a key is an integer or a text   latin.csv: its h",
         ),
-        (["mine", "--from", "latin.csv", "--key", "k"], "(iconv -f ENCODING -t UTF-8 FILE)"),
+        (["mine", "--from", "latin.csv", "--key", "k"], "iconv -f WINDOWS-1252 -t UTF-8 FILE"),
         (["mine", "--from", "lines.csv", "--key", "a\nb"], "'a\\nb' is more than one line"),
         (["mine", "--key", "customer_id"], "name them with --from"),
         (["mine", "--timezone", "UTC"], "name them with --from"),

@@ -81,7 +81,7 @@ def test_a_part_that_fails_alone_has_nothing_to_add(lake: PromotionLake) -> None
     lake.model("bad", constant("bad", "select 'x'::integer as a"))
     with pytest.raises(ModelError) as caught:
         lake.promote()
-    assert str(caught.value.hint) == "try_cast(…) gives null instead, which the contract can judge."
+    assert str(caught.value.hint) == "try(…) gives null instead, which the contract can judge."
 
 
 def test_a_full_disk_stops_the_parts_that_are_left(lake: PromotionLake, monkeypatch: pytest.MonkeyPatch) -> None:
