@@ -15,7 +15,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # the project lies beside the tests
 
-from test_feature_cli import AT, FEATURES, LATER, MODEL, PROJECT, SPINE, TRIPS, run
+from feature_project import AT, FEATURES, LATER, MODEL, SPINE, made, run
 
 from featurestore import FeatureStore, documents
 from lakehouse.catalog import Change
@@ -28,15 +28,8 @@ ASKED = {"zone": ["007"], "event_timestamp": [dt.datetime(2024, 1, 1, 3, tzinfo=
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose snapshots are: 1 landed, 2 promoted, 3 applied."""
-    root = tmp_path_factory.mktemp("project")
-    for name, text in {
-        "penstock.toml": PROJECT, "data/a.csv": TRIPS, "sql/warehouse/trips.sql": MODEL, "features.py": FEATURES,
-    }.items():  # fmt: skip
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    for command in (["land"], ["promote"], ["apply"], ["materialize", "--at", AT]):
-        run(*command, "--project", str(root))
-    return root
+    commands = (["land"], ["promote"], ["apply"], ["materialize", "--at", AT])
+    return made(tmp_path_factory.mktemp("project"), *commands)
 
 
 @pytest.fixture

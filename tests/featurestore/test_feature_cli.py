@@ -17,70 +17,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 from pyarrow import feather
 
-from featurestore.cli import cli
+sys.path.append(str(Path(__file__).parent))  # the project lies beside the tests
+
+from feature_project import AT, FEATURES, LATER, PROJECT, SPINE, TRIPS, made, run
+
 from featurestore.store import FeatureStore
 from lakehouse import Lake
-
-PROJECT = '[sources.trips]\nfiles = "data/*.csv"\ntimezone = "UTC"\n'
-TRIPS = """\
-trip,zone,seen,fare,tip,paid
-1,007,2024-01-01 00:10:00,10.50,1.25,true
-2,007,2024-01-01 02:00:00,20.00,,false
-3,048,2024-01-01 03:00:00,5.25,0.75,true
-4,132,2023-12-01 00:00:00,7.00,0.10,true
-"""
-MODEL = """\
-create table warehouse.trips (
-  trip bigint primary key, zone varchar not null, seen timestamptz not null,
-  fare decimal(10,2) not null, tip decimal(10,2), paid boolean not null
-);
-insert or replace into warehouse.trips select trip, zone, seen, fare, tip, paid from lake.trips;
-"""
-FEATURES = '''\
-from featurestore import Aggregate, Entity, Feature, FeatureService, FeatureView
-
-zone = Entity("zone", description="a taxi zone", owner="city")
-demand = FeatureView(
-    "demand", source="warehouse.trips", entities=[zone], event_timestamp="seen",
-    features=[
-        Aggregate("trips", "count", windows=["1h", "1d"]),
-        Aggregate("fare", "mean", column="fare", windows=["1d"], description="mean fare"),
-    ],
-    owner="city", description="how busy", tags={"tier": "gold"},
-)
-last = FeatureView(
-    "last_trip",
-    source="""
-        select zone, seen, fare as last_fare, tip as last_tip, paid  -- the last one counts
-        from warehouse.trips
-    """,
-    entities=[zone], event_timestamp="seen", ttl="7d",
-    features=[Feature("last_fare", "decimal(10,2)"), Feature("last_tip"), Feature("paid")],
-)
-city = FeatureView(
-    "city", source="select seen, count(*) over (order by seen, trip) as city_trips from warehouse.trips",
-    entities=[], event_timestamp="seen", features=[Feature("city_trips")],
-)
-tips = FeatureService("tips", features=[demand, last.on(zone="to_zone", prefix="to"), city], owner="science")
-'''
-AT = "2024-01-01T03:00:00Z"
-LATER = "2024-01-01T04:00:00Z"
-SPINE = "select zone, zone as to_zone, seen as event_timestamp from warehouse.trips"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    for name, text in {
-        "penstock.toml": PROJECT, "data/a.csv": TRIPS, "sql/warehouse/trips.sql": MODEL, "features.py": FEATURES,
-    }.items():  # fmt: skip
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    for arguments in (["land"], ["promote"], ["apply"], ["materialize", "--at", AT]):
-        run(*arguments, "--project", str(root))
+    commands = (["land"], ["promote"], ["apply"], ["materialize", "--at", AT])
+    root = made(tmp_path_factory.mktemp("project"), *commands)
     run("historical", "tips", "--spine", SPINE, "--save", "small", "--project", str(root))
     return root
 
@@ -98,13 +48,6 @@ def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(built, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def run(*arguments: str, code: int = 0, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(cli, arguments, input=stdin, catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result
 
 
 def objects(*arguments: str, code: int = 0) -> Any:

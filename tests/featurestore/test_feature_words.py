@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from test_feature_cli import PROJECT, SPINE, TRIPS, run
+from feature_project import SPINE, made, run
 
 MODEL = """\
 create table warehouse.trips (trip bigint primary key, zone integer not null, seen timestamptz not null,
@@ -29,15 +29,8 @@ last = FeatureView("last", "warehouse.trips", [Entity("zone")], [Feature("fare")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("project")
-    for name, text in {
-        "penstock.toml": PROJECT, "data/a.csv": TRIPS, "sql/warehouse/trips.sql": MODEL, "features.py": FEATURES,
-    }.items():  # fmt: skip
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    for command in ("land", "promote", "apply"):
-        run(command, "--project", str(root))
-    return root
+    commands = (["land"], ["promote"], ["apply"])
+    return made(tmp_path_factory.mktemp("project"), *commands, model=MODEL, features=FEATURES)
 
 
 @pytest.fixture
