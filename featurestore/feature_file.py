@@ -169,6 +169,7 @@ def _run(text: bytes, path: Path) -> dict[str, object]:
             raise _failed(error, path, beside) from None
         finally:
             del sys.modules[_MODULE]
+            sys.stderr.flush()
     _refuse_nameless(tree, module.__dict__, path)
     return dict(module.__dict__)
 
